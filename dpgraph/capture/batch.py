@@ -1,0 +1,108 @@
+"""Tell where the batch is in the arguments of a call, and pad a batch that is too small to trace."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpgraph.errors import ArgumentError
+from dpgraph.torch_compat import tree_flatten, tree_unflatten
+
+__all__ = ["BatchDims", "BatchedCall", "find_batch"]
+
+BatchDims = int | Mapping[str, int | None] | None
+
+# The tracer treats sizes 0 and 1 as constants; smaller batches are padded to this size.
+SMALLEST_TRACED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedCall:
+    """The arguments of a call, with the batch found.
+
+    Attributes:
+        arguments: (args, kwargs, targets) with batches of at least `SMALLEST_TRACED` rows.
+        dims: the batch axis of each tensor among them that has one, by the tensor's id.
+        num_samples: B as the user gave it.
+    """
+
+    arguments: Any
+    dims: Mapping[int, int]
+    num_samples: int
+
+    @property
+    def num_rows(self) -> int:
+        """B with the padding."""
+        return max(self.num_samples, SMALLEST_TRACED)
+
+
+def find_batch(named: Mapping[str, Any], batch_dims: BatchDims) -> BatchedCall:
+    """Find the batch axis of every tensor argument.
+
+    Args:
+        named: argument name -> value; values may hold tensors in nested containers.
+        batch_dims: the axis for all; or by argument name, None for an argument that all samples share; or None for
+            axis 0 of every tensor that has axes.
+
+    Raises:
+        ArgumentError: no argument has a batch axis, or two disagree on the number of samples.
+    """
+    if isinstance(batch_dims, Mapping):
+        _check_names(batch_dims, named)
+    leaves, spec = tree_flatten(dict(named))
+    owners = [name for name, value in named.items() for _ in tree_flatten(value)[0]]
+    sizes: dict[str, int] = {}
+    axes: list[int | None] = []
+    for name, leaf in zip(owners, leaves, strict=True):
+        axis = _axis(name, leaf, batch_dims)
+        axes.append(axis)
+        if axis is not None:
+            sizes[f"{name} {list(leaf.shape)}"] = leaf.shape[axis]
+    if len(set(sizes.values())) != 1:
+        raise ArgumentError(
+            f"the inputs do not agree on the number of samples: {', '.join(sizes)}" if sizes else "no input has a batch",
+            why="the batch axis tells what one sample is, the unit of privacy",
+            fix="pass batch_dims: an axis for all inputs, or {name: axis or None}, None for what all samples share",
+        )
+    (num_samples,) = set(sizes.values())
+    rows = max(num_samples, SMALLEST_TRACED)
+    padded = [x if axis is None else _padded(x, axis, rows) for x, axis in zip(leaves, axes, strict=True)]
+    dims = {id(x): axis for x, axis in zip(padded, axes, strict=True) if axis is not None}
+    return BatchedCall(tree_unflatten(padded, spec), dims, num_samples)
+
+
+def _check_names(batch_dims: Mapping[str, int | None], named: Mapping[str, Any]) -> None:
+    unknown = [name for name in batch_dims if name not in named]
+    if unknown:
+        raise ArgumentError(
+            f"batch_dims names {', '.join(map(repr, unknown))}, which this call does not pass",
+            why="the batch axis tells what one sample is, the unit of privacy",
+            fix=f"the arguments of the call are {', '.join(map(repr, named))}",
+        )
+
+
+def _axis(name: str, leaf: Any, batch_dims: BatchDims) -> int | None:
+    if not isinstance(leaf, Tensor):
+        return None
+    axis = batch_dims.get(name, 0) if isinstance(batch_dims, Mapping) else batch_dims or 0
+    if axis is None or (leaf.ndim == 0 and not isinstance(batch_dims, Mapping)):
+        return None
+    if not -leaf.ndim <= axis < leaf.ndim:
+        raise ArgumentError(
+            f"input {name!r} of shape {list(leaf.shape)} has no axis {axis}",
+            why="the batch axis tells what one sample is, the unit of privacy",
+            fix="pass batch_dims with an axis that the input has, or None if all samples share it",
+        )
+    return axis % leaf.ndim
+
+
+def _padded(x: Tensor, axis: int, rows: int) -> Tensor:
+    """x with rows of zeros at the end of `axis`, up to `rows`; x itself if it has them."""
+    missing = rows - x.shape[axis]
+    if missing <= 0:
+        return x
+    shape = list(x.shape)
+    shape[axis] = missing
+    return torch.cat([x, x.new_zeros(shape)], axis)

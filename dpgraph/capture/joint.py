@@ -1,0 +1,98 @@
+"""The joint forward/backward graph of a model, with the meaning of what goes in and comes out.
+
+Nodes are spoken of by name, since a copy of a graph keeps the names: the roles hold for every stage of the pipeline.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+
+import sympy
+import torch
+from torch.fx import Graph, Node
+
+__all__ = ["Constant", "Input", "JointGraph", "Parameter", "Sample", "Tangent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An input with one record a sample along `axis`."""
+
+    axis: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter of the model, by its name there."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """An input that is the same for all samples: a buffer, a size, an argument that all samples share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tangent:
+    """The gradient of the loss with respect to a forward output, by the output's node name; None for the probe's."""
+
+    output: str | None
+
+
+Input = Sample | Parameter | Constant | Tangent
+
+
+@dataclass(frozen=True)
+class JointGraph:
+    """A joint graph and its interface.
+
+    Attributes:
+        graph: forward and backward in one graph; treated as immutable.
+        batch_symbol: the batch size B in symbolic shapes.
+        inputs: role of every placeholder, by name.
+        probe: name of the placeholder [B, K] that carries each sample's loss scale, and whose gradient slot carries
+            the norms out.
+        gradients: position among the outputs of each parameter's gradient, by parameter name.
+        probe_gradient: position among the outputs of the probe's gradient.
+        mutations: positions among the outputs of new values of buffers.
+        num_forward_outputs: how many of the outputs belong to the forward.
+    """
+
+    graph: Graph
+    batch_symbol: sympy.Symbol
+    inputs: Mapping[str, Input]
+    probe: str
+    gradients: Mapping[str, int]
+    probe_gradient: int
+    mutations: tuple[int, ...]
+    num_forward_outputs: int
+    module: torch.nn.Module = field(repr=False)
+
+    @cached_property
+    def nodes(self) -> Mapping[str, Node]:
+        """Every node by its name."""
+        return MappingProxyType({node.name: node for node in self.graph.nodes})
+
+    @property
+    def outputs(self) -> tuple[Node | None, ...]:
+        """What the graph returns."""
+        return tuple(self.graph.output_node().args[0])  # type: ignore[arg-type]
+
+    def gradient_of(self, parameter: str) -> Node | None:
+        """The node of a parameter's gradient; None if it gets none."""
+        return self.outputs[self.gradients[parameter]]
+
+    def copy(self) -> "JointGraph":
+        """The same with a graph of its own, in which nodes keep their names."""
+        graph = Graph(self.graph.owning_module)
+        result = graph.graph_copy(self.graph, {})
+        output = graph.output(result)
+        output.meta = dict(self.graph.output_node().meta)
+        return replace(self, graph=graph)
+
+    def set_outputs(self, changes: Mapping[int, Node | None]) -> None:
+        """Replace outputs of a graph that is still being built."""
+        node = self.graph.output_node()
+        node.args = (type(node.args[0])(changes.get(i, x) for i, x in enumerate(self.outputs)),)  # type: ignore

@@ -1,0 +1,54 @@
+"""From a node of a graph to the place in the user's program that it came from."""
+
+import linecache
+import re
+
+from torch import Tensor
+from torch.fx import Node
+
+from dpgraph.errors import Place, SourceLine
+
+__all__ = ["find_line", "find_place"]
+
+FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
+
+
+def find_place(node: Node, *, parameter: str | None = None) -> Place:
+    """The op with the shapes of its operands, the module and the source line of a node."""
+    return Place(op=_describe(node), module=_module(node), parameter=parameter, line=find_line(node))
+
+
+def find_line(node: Node) -> SourceLine | None:
+    """The innermost line outside torch and dpgraph that led to a node, or to the forward op that it is the backward of."""
+    trace = node.meta.get("stack_trace") or node.meta.get("fwd_stack_trace") or ""
+    return parse_line(trace)
+
+
+def parse_line(trace: str) -> SourceLine | None:
+    """The innermost frame of a formatted stack trace that lies outside torch."""
+    frames = [f for f in FRAME.finditer(trace) if not _is_library(f["file"])] or list(FRAME.finditer(trace))
+    if not frames:
+        return None
+    last = frames[-1]
+    code = linecache.getline(last["file"], int(last["line"])).strip()
+    return SourceLine(last["file"], int(last["line"]), last["function"], code)
+
+
+def _is_library(filename: str) -> bool:
+    parts = filename.replace("\\", "/").split("/")
+    return "torch" in parts and "site-packages" in parts or parts[-3:-1] == ["dpgraph", "lower"]
+
+
+def _describe(node: Node) -> str:
+    shapes = [
+        f"{x.name} {list(x.meta['val'].shape)}"
+        for x in node.all_input_nodes
+        if isinstance(x.meta.get("val"), Tensor)
+    ]
+    return f"{node.target}({', '.join(shapes)})"
+
+
+def _module(node: Node) -> str | None:
+    stack = node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack") or {}
+    names = [entry[0] for entry in stack.values()]
+    return re.sub(r"L\['self'\]\.|_modules\['([^']+)'\]|^model\.", lambda m: m[1] or "", names[-1]) if names else None

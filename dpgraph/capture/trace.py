@@ -1,0 +1,144 @@
+"""From the graph that Dynamo hands to a backend to a `JointGraph`: who is who among its inputs and outputs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from dpgraph.capture.joint import Constant, Input, JointGraph, Parameter, Sample, Tangent
+from dpgraph.errors import UnsupportedProgramError
+from dpgraph.torch_compat import (
+    AOTOutput,
+    GradAOTOutput,
+    InputMutationAOTOutput,
+    PlainAOTInput,
+    TangentAOTInput,
+    current_fake_mode,
+)
+
+__all__ = ["GraphInputs", "find_inputs", "read_joint", "require_all_gradients"]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInputs:
+    """Roles of the inputs of the graph that Dynamo captured, by position."""
+
+    roles: tuple[Input, ...]
+    probe: int
+
+
+def find_inputs(
+    inputs: Sequence[Any], parameters: Mapping[int, str], samples: Mapping[int, int], probe: Tensor
+) -> GraphInputs:
+    """Tell the inputs apart by identity: parameters and samples are the very tensors of the model and the call.
+
+    Args:
+        inputs: what Dynamo gives as example inputs.
+        parameters: id of a parameter -> its name.
+        samples: id of a tensor of the call -> its batch axis.
+        probe: the probe.
+
+    Raises:
+        UnsupportedProgramError: a tensor that requires grad is none of these.
+    """
+    roles: list[Input] = []
+    for x in inputs:
+        if id(x) in parameters:
+            roles.append(Parameter(parameters[id(x)]))
+        elif x is probe or id(x) in samples:
+            roles.append(Sample(samples.get(id(x), 0)))
+        elif isinstance(x, Tensor) and x.requires_grad:
+            raise UnsupportedProgramError(
+                f"the forward uses a tensor of shape {list(x.shape)} that requires grad and is no parameter of the model",
+                why="its gradient would leave the module unclipped",
+                fix="register it as a Parameter of the model, or detach it",
+            )
+        else:
+            roles.append(Constant())
+    return GraphInputs(tuple(roles), next(i for i, x in enumerate(inputs) if x is probe))
+
+
+def require_all_gradients(inputs: Sequence[Any], found: GraphInputs) -> list[Any]:
+    """The inputs, with a fake parameter that requires grad in the place of every floating parameter.
+
+    So the joint graph holds the gradients of all of them, and pruning is a pass whose effect can be measured.
+    """
+    mode = current_fake_mode()
+
+    def fake(x: Any, role: Input) -> Any:
+        if not isinstance(role, Parameter) or not x.dtype.is_floating_point:
+            return x
+        return nn.Parameter(mode.from_tensor(x.detach(), static_shapes=True))
+
+    return [fake(x, role) for x, role in zip(inputs, found.roles, strict=True)]
+
+
+def batch_symbol(probe: Tensor) -> sympy.Symbol | None:
+    """The symbol of the number of rows; None if tracing fixed it to a number."""
+    rows = probe.shape[0]
+    if not isinstance(rows, torch.SymInt):
+        return None
+    expression = rows.node.expr
+    return expression if isinstance(expression, sympy.Symbol) else None
+
+
+def read_joint(joint: GraphModule, found: GraphInputs, batch: sympy.Symbol) -> JointGraph:
+    """Read the descriptors of AOTAutograd off a joint graph.
+
+    Raises:
+        UnsupportedProgramError: inputs that alias one another, or tensor subclasses.
+    """
+    placeholders = joint.graph.find_nodes(op="placeholder")
+    output = joint.graph.output_node()
+    outputs, descriptors = tuple(output.args[0]), output.meta["desc"]  # type: ignore[arg-type]
+    by_descriptor = {d: x for d, x in zip(descriptors, outputs, strict=True) if isinstance(d, AOTOutput)}
+    inputs: dict[str, Input] = {}
+    position: dict[int, str] = {}
+    for node in placeholders:
+        match node.meta["desc"]:
+            case PlainAOTInput(idx=idx):
+                inputs[node.name] = found.roles[idx]
+                position[idx] = node.name
+            case TangentAOTInput(output=of):
+                source = by_descriptor.get(of)
+                inputs[node.name] = Tangent(source.name if source is not None else None)
+            case other:
+                raise _unsupported(other)
+    gradients, probe_gradient = {}, -1
+    for i, descriptor in enumerate(descriptors):
+        if not isinstance(descriptor, GradAOTOutput):
+            continue
+        if not isinstance(descriptor.grad_of, PlainAOTInput):
+            raise _unsupported(descriptor.grad_of)
+        role = found.roles[descriptor.grad_of.idx]
+        if isinstance(role, Parameter):
+            gradients[role.name] = i
+        elif descriptor.grad_of.idx == found.probe:
+            probe_gradient = i
+    assert probe_gradient >= 0, "the probe has no gradient slot"
+    num_forward = sum(not isinstance(inputs.get(n.name), Tangent) for n in placeholders)
+    num_forward_outputs = len(outputs) - num_forward
+    return JointGraph(
+        graph=joint.graph,
+        batch_symbol=batch,
+        inputs=MappingProxyType(inputs),
+        probe=position[found.probe],
+        gradients=MappingProxyType(gradients),
+        probe_gradient=probe_gradient,
+        mutations=tuple(i for i, d in enumerate(descriptors) if isinstance(d, InputMutationAOTOutput)),
+        num_forward_outputs=num_forward_outputs,
+        module=joint,
+    )
+
+
+def _unsupported(descriptor: object) -> UnsupportedProgramError:
+    return UnsupportedProgramError(
+        f"an input of the graph is a {type(descriptor).__name__.removesuffix('AOTInput')}: {descriptor}",
+        why="inputs that alias one another, or tensor subclasses, hide which value belongs to which sample",
+        fix="pass plain tensors that do not share memory (clone them)",
+    )

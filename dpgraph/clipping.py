@@ -1,0 +1,89 @@
+"""Clipping functions: from the norm of a sample's gradient to the factor that bounds what it contributes."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from dpgraph.errors import ArgumentError
+
+__all__ = ["CLIPPING_FUNCTIONS", "ClippingFunction", "find_clipping"]
+
+
+@runtime_checkable
+class ClippingFunction(Protocol):
+    """A clipping function with its declared bound.
+
+    Formal guarantee that an implementation owes: `norm * factor(norm, R) <= bound(R)` for every norm in [0, inf) and
+    every R > 0. Norms that are not finite never reach it: their samples have factor 0.
+    """
+
+    def factor(self, norm: Tensor, max_norm: float) -> Tensor:
+        """Clip factors, of the shape of `norm`, all >= 0 and finite."""
+
+    def bound(self, max_norm: float) -> float:
+        """The largest norm of a clipped gradient."""
+
+
+class AutoS:
+    """R / (n + 0.01): automatic clipping with a stability constant (Bu et al. 2023, arXiv:2206.07136, section 4).
+
+    norm 0: factor R / 0.01, contribution 0.
+    """
+
+    stability = 0.01
+
+    def factor(self, norm: Tensor, max_norm: float) -> Tensor:
+        return max_norm / (norm + self.stability)
+
+    def bound(self, max_norm: float) -> float:
+        return max_norm
+
+
+class AutoV:
+    """R / n: every sample contributes norm R (Bu et al. 2023, arXiv:2206.07136, section 3).
+
+    norm 0: factor 0.
+    """
+
+    def factor(self, norm: Tensor, max_norm: float) -> Tensor:
+        # n below the smallest normal number would give an infinite factor
+        tiny = torch.finfo(norm.dtype).tiny
+        return torch.where(norm > tiny * max(1.0, max_norm), max_norm / norm.clamp_min(tiny), 0)
+
+    def bound(self, max_norm: float) -> float:
+        return max_norm
+
+
+class Abadi:
+    """min(1, R / n) (Abadi et al. 2016, arXiv:1607.00133).
+
+    norm 0: factor 1.
+    """
+
+    def factor(self, norm: Tensor, max_norm: float) -> Tensor:
+        return (max_norm / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_max(1)
+
+    def bound(self, max_norm: float) -> float:
+        return max_norm
+
+
+CLIPPING_FUNCTIONS: dict[str, ClippingFunction] = {"auto-s": AutoS(), "auto-v": AutoV(), "abadi": Abadi()}
+
+
+def find_clipping(clipping: str | ClippingFunction) -> ClippingFunction:
+    """The clipping function of a name, or the object itself.
+
+    Raises:
+        ArgumentError: the name is unknown, or the object has no `factor` and `bound`.
+    """
+    if isinstance(clipping, str) and clipping in CLIPPING_FUNCTIONS:
+        return CLIPPING_FUNCTIONS[clipping]
+    if not isinstance(clipping, str) and isinstance(clipping, ClippingFunction):
+        return clipping
+    raise ArgumentError(
+        f"clipping is {clipping!r}",
+        why="the clipping function is what bounds a sample's contribution",
+        fix=f"choose one of {', '.join(map(repr, CLIPPING_FUNCTIONS))}, or give an object with `factor(norm, max_norm)` "
+        "and `bound(max_norm)`",
+    )

@@ -1,0 +1,48 @@
+"""The form that holds every per-sample gradient: [B, *shape]."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dpgraph.gradients.forms import Form, accumulation_dtype, mask_samples
+
+__all__ = ["Dense"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dense(Form):
+    """G_b = g[b], with g [B, *shape].
+
+    Cheap where the parameter is small (biases, the affine part of norms), or where it is smaller than the activations
+    that made it.
+    """
+
+    g: Tensor
+
+    def norm_sq(self) -> Tensor:
+        # sum_i g_bi^2
+        g = self.g.to(accumulation_dtype(self.g.dtype))
+        return (g * g).flatten(1).sum(1) if g.ndim > 1 else g * g
+
+    def dot(self, other: Form) -> Tensor:
+        # sum_i g_bi h_bi
+        dtype = accumulation_dtype(self.g.dtype)
+        product = self.g.to(dtype) * other.materialise().to(dtype)
+        return product.flatten(1).sum(1) if product.ndim > 1 else product
+
+    def weighted_sum(self, w: Tensor) -> Tensor:
+        # sum_b w_b g_b
+        g = mask_samples(self.g, w)
+        return (g * w.to(g.dtype).reshape(-1, *[1] * (g.ndim - 1))).sum(0)
+
+    def materialise(self) -> Tensor:
+        return self.g
+
+    def scaled(self, c: Tensor | float) -> "Dense":
+        return Dense(self.g * c)
+
+    def mapped(self, g: Tensor) -> "Dense":
+        """The same gradients after a linear map that was applied to each of them."""
+        assert g.shape[0] == self.g.shape[0] or isinstance(g.shape[0], torch.SymInt)
+        return Dense(g)

@@ -1,0 +1,67 @@
+"""What a form of per-sample gradients can do, whatever it is made of."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+__all__ = ["Form", "Gradient", "accumulation_dtype", "mask_samples", "norm_sq", "weighted_sum"]
+
+
+class Form(ABC):
+    """Per-sample gradients G_b of one parameter, b = 1..B, all of one shape [*shape], not necessarily held.
+
+    Every method treats a sample by itself: a value that is not finite in one sample never reaches another one's.
+    """
+
+    @abstractmethod
+    def norm_sq(self) -> Tensor:
+        """|G_b|^2, [B], float32 or better."""
+
+    @abstractmethod
+    def dot(self, other: "Form") -> Tensor:
+        """<G_b, H_b> with another form of the same shape, [B], float32 or better."""
+
+    @abstractmethod
+    def weighted_sum(self, w: Tensor) -> Tensor:
+        """sum_b w_b G_b, [*shape]; a sample of weight 0 adds exactly nothing, whatever it holds."""
+
+    @abstractmethod
+    def materialise(self) -> Tensor:
+        """All G_b, [B, *shape]."""
+
+    @abstractmethod
+    def scaled(self, c: Tensor | float) -> "Form":
+        """c G_b, for a scalar c that depends on no sample."""
+
+
+Gradient = tuple[Form, ...]
+"""A per-sample gradient as the sum of what the uses of the parameter contribute."""
+
+
+def norm_sq(gradient: Gradient) -> Tensor:
+    """|sum_i G_i|^2 = sum_i |G_i|^2 + 2 sum_{i<j} <G_i, G_j>, [B]."""
+    total = gradient[0].norm_sq()
+    for i, form in enumerate(gradient[1:], start=1):
+        total = total + form.norm_sq()
+        for earlier in gradient[:i]:
+            total = total + 2 * earlier.dot(form)
+    return total
+
+
+def weighted_sum(gradient: Gradient, w: Tensor) -> Tensor:
+    """sum_b w_b sum_i G_i,b, of the parameter's shape."""
+    total = gradient[0].weighted_sum(w)
+    for form in gradient[1:]:
+        total = total + form.weighted_sum(w)
+    return total
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which norms are added up: float32, or float64 for float64."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def mask_samples(x: Tensor, w: Tensor) -> Tensor:
+    """x [B, ...] with zeros for the samples of weight 0: 0 * inf would be NaN for all of them."""
+    return torch.where(w.reshape(-1, *[1] * (x.ndim - 1)) != 0, x, 0)

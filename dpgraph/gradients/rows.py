@@ -1,0 +1,65 @@
+"""The form of a table lookup: per-sample gradients that touch few rows."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dpgraph.gradients.forms import Form, accumulation_dtype, mask_samples
+from dpgraph.gradients.outer import Outer
+
+__all__ = ["Rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows(Form):
+    """G_b[n] = sum_t [index_bt = n] v_bt: `Outer` with one-hot u, for a table [num_rows, d].
+
+    index [B, T] integers in [0, num_rows), v [B, T, d]. Repeated indices within a sample add up before the norm is
+    taken.
+    """
+
+    index: Tensor
+    v: Tensor
+    num_rows: int
+
+    def norm_sq(self) -> Tensor:
+        # sum_{s,t} [index_s = index_t] (v_s . v_t)
+        return self._same_row_dot(self)
+
+    def dot(self, other: Form) -> Tensor:
+        match other:
+            case Rows():
+                return self._same_row_dot(other)
+            case Outer(u=u, v=v):
+                # sum_{s,t} u_t[index_s] (v_s . q_t)
+                dtype = accumulation_dtype(self.v.dtype)
+                index = self.index.unsqueeze(1).expand(-1, u.shape[1], -1)
+                picked = u.gather(2, index).mT.to(dtype)
+                return (picked * (self.v.to(dtype) @ v.mT.to(dtype))).sum((1, 2))
+            case _:
+                # sum_t v_t . h[index_t]
+                h = other.materialise()
+                picked = h.gather(1, self.index.unsqueeze(2).expand(-1, -1, h.shape[2]))
+                dtype = accumulation_dtype(self.v.dtype)
+                return (self.v.to(dtype) * picked.to(dtype)).sum((1, 2))
+
+    def weighted_sum(self, w: Tensor) -> Tensor:
+        # sum_{b,t} w_b v_bt, added to row index_bt
+        v = mask_samples(self.v, w) * w.to(self.v.dtype).reshape(-1, 1, 1)
+        table = v.new_zeros(self.num_rows, v.shape[-1])
+        return table.index_put((self.index,), v, accumulate=True)
+
+    def materialise(self) -> Tensor:
+        # [B, num_rows, d]
+        tables = self.v.new_zeros(self.v.shape[0], self.num_rows, self.v.shape[2])
+        return tables.scatter_add(1, self.index.unsqueeze(2).expand_as(self.v), self.v)
+
+    def scaled(self, c: Tensor | float) -> "Rows":
+        return Rows(self.index, self.v * c, self.num_rows)
+
+    def _same_row_dot(self, other: "Rows") -> Tensor:
+        dtype = accumulation_dtype(self.v.dtype)
+        same = self.index.unsqueeze(2) == other.index.unsqueeze(1)
+        gram = self.v.to(dtype) @ other.v.mT.to(dtype)
+        return torch.where(same, gram, 0).sum((1, 2))

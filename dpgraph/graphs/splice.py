@@ -1,0 +1,44 @@
+"""The one function that creates nodes: trace a torch function on fake values and put it into a graph."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Graph, Node
+
+from dpgraph.torch_compat import FakeTensor, decompositions, make_fx, tree_leaves
+
+__all__ = ["splice"]
+
+
+def splice(graph: Graph, function: Callable[..., Tensor], operands: Sequence[Node]) -> Node:
+    """Insert `function(*operands)` right after the last of its operands.
+
+    Args:
+        graph: the graph that is being built.
+        function: plain torch code on the operands' values.
+        operands: nodes of the graph, tensors all.
+
+    Returns:
+        The node of the result.
+    """
+    values = [x.meta["val"] for x in operands]
+    assert all(isinstance(v, FakeTensor) for v in values), "operands need fake values"
+    mode = values[0].fake_mode
+    with mode:
+        traced = make_fx(function, decomposition_table=decompositions(), _disable_torch_fn_metadata_mode=True)(*values)
+    traced.graph.eliminate_dead_code()
+    copies: dict[Node, Any] = dict(
+        zip([n for n in traced.graph.nodes if n.op == "placeholder"], operands, strict=True)
+    )
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    with graph.inserting_after(max(operands, key=order.__getitem__)):
+        for node in traced.graph.nodes:
+            if node.op in ("placeholder", "output"):
+                continue
+            assert node.op == "call_function", f"{node.op} {node.target} cannot be spliced"
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+            graph.inserting_after(copies[node]).__enter__()
+    (result,) = tree_leaves(traced.graph.output_node().args)
+    inserted: Node = copies[result]
+    return inserted

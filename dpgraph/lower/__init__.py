@@ -1,0 +1,1 @@
+"""From the rewritten joint graph to a module that runs."""

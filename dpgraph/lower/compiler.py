@@ -1,0 +1,84 @@
+"""The backend that `torch.compile` calls: capture, rewrite, lower."""
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Graph, GraphModule
+
+from dpgraph.capture.trace import batch_symbol, find_inputs, read_joint, require_all_gradients
+from dpgraph.lower.capture_errors import batch_size_fixed, specialisation_of
+from dpgraph.mechanism import Mechanism
+from dpgraph.options import CompileOptions
+from dpgraph.passes.pipeline import Rewriting, rewrite
+from dpgraph.torch_compat import compile_eager, compile_inductor
+
+__all__ = ["Compiler"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The tensors of the call that is being captured."""
+
+    parameters: Mapping[int, str]
+    samples: Mapping[int, int]
+    probe: Tensor
+
+
+@dataclass
+class Compiler:
+    """Compiles every graph that one module is captured into.
+
+    Attributes:
+        mechanism: what is trained, and how it is clipped.
+        options: how to lower.
+        rewritings: one for each capture, in order; the last is that of the newest.
+    """
+
+    mechanism: Mechanism
+    options: CompileOptions
+    rewritings: list[Rewriting] = field(default_factory=list)
+    _call: Call | None = None
+
+    @contextmanager
+    def during(self, parameters: Mapping[int, str], samples: Mapping[int, int], probe: Tensor) -> Any:
+        """Tell the backend the tensors of the call within which it may be asked to compile."""
+        self._call = Call(parameters, samples, probe)
+        try:
+            yield
+        finally:
+            self._call = None
+
+    def __call__(self, gm: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        """The backend: compile what Dynamo captured.
+
+        Raises:
+            UnsoundProgramError, UnsupportedProgramError: see `rewrite`.
+        """
+        call = self._call
+        assert call is not None, "a graph was captured outside a call of the module"
+        found = find_inputs(inputs, call.parameters, call.samples, call.probe)
+        differentiable = require_all_gradients(inputs, found)
+        fake_probe = gm.graph.find_nodes(op="placeholder")[found.probe].meta["example_value"]
+        symbol = batch_symbol(fake_probe)
+        if symbol is None:
+            raise _fixed(fake_probe)
+
+        def rewrite_joint(joint: GraphModule, _: Sequence[Any]) -> Graph:
+            read = read_joint(joint, found, symbol)
+            if batch_symbol(read.nodes[read.probe].meta["val"]) != symbol:
+                raise _fixed(fake_probe)
+            rewriting = rewrite(read, self.mechanism, self.options)
+            self.rewritings.append(rewriting)
+            return rewriting.result
+
+        lower = compile_inductor if self.options.backend == "inductor" else compile_eager
+        return lower(gm, differentiable, rewrite_joint, self.options.memory_budget)
+
+
+def _fixed(probe: Any) -> Exception:
+    env = probe.fake_mode.shape_env
+    return batch_size_fixed(*specialisation_of(env, probe))

@@ -1,0 +1,210 @@
+"""The module that `dp_compile` returns."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpgraph.capture.batch import BatchDims, BatchedCall, find_batch
+from dpgraph.errors import ArgumentError
+from dpgraph.lower.capture_errors import translate
+from dpgraph.lower.compiler import Compiler
+from dpgraph.lower.probed import LossFunction, ProbedModule
+from dpgraph.lower.reversible import ReversibleChange
+from dpgraph.mechanism import Mechanism
+from dpgraph.options import CompileOptions
+from dpgraph.passes.pipeline import Rewriting
+from dpgraph.torch_compat import capture_config, mark_batch, tree_map
+
+__all__ = ["DPModule"]
+
+SHARED_REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+
+
+class DPModule(nn.Module):
+    """A model whose backward leaves sums of clipped per-sample gradients in `p.grad`.
+
+    It holds the very parameters, buffers and submodules of the model given, under the same names; other attributes
+    are read through. In grad mode each call runs the compiled private graph; under `torch.no_grad()` the model as it is.
+
+    Formal guarantee: if the loss is a sum over the samples of terms that each depend on one row of the outputs, each
+    call followed by one backward adds to the trained parameters' gradients a sum over the samples of terms of norm at
+    most `sensitivity`, whatever the samples hold. The rows of all calls between two optimizer steps must be different
+    samples.
+
+    Edge cases: an empty batch adds zero; a sample whose norm is not finite adds zero and is counted in
+    `num_nonfinite`; a batch of one is a batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        mechanism: Mechanism,
+        options: CompileOptions,
+        *,
+        loss_fn: LossFunction | None,
+        batch_dims: BatchDims,
+        change: ReversibleChange,
+    ) -> None:
+        super().__init__()
+        for registry in SHARED_REGISTRIES:
+            self.__dict__[registry] = model.__dict__[registry]
+        self.training = model.training
+        self._held = {"model": model}
+        self._mechanism = mechanism
+        self._batch_dims = batch_dims
+        self._loss_fn = loss_fn
+        self._change = change
+        self._compiler = Compiler(mechanism, options)
+        self._signature = inspect.signature(model.forward)
+        self._probe: Tensor | None = None
+        self._num_samples = 0
+        probed = ProbedModule(model, loss_fn)
+        self._compiled = {"call": torch.compile(probed, backend=self._compiler, fullgraph=True), "probed": probed}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_held"]["model"], name)
+
+    def train(self, mode: bool = True) -> "DPModule":
+        """Set training mode, for the model given too."""
+        self._held["model"].train(mode)
+        self._compiled["probed"].train(mode)
+        self.training = mode
+        return self
+
+    @property
+    def sensitivity(self) -> float:
+        """The largest norm of what one sample adds to the gradients of a call, over all trained parameters."""
+        return self._mechanism.sensitivity
+
+    @property
+    def grad_norms(self) -> Tensor:
+        """Norms [B] (or [B, K] for K groups) of the samples' gradients before clipping, of the last backward.
+
+        Raises:
+            ArgumentError: there was no backward yet.
+        """
+        if self._probe is None or self._probe.grad is None:
+            raise ArgumentError(
+                "there are no norms yet",
+                why="norms are computed by the backward",
+                fix="call the module in grad mode and loss.backward() first",
+            )
+        norms = self._probe.grad[: self._num_samples]
+        return norms[:, 0] if self._mechanism.num_groups == 1 else norms
+
+    @property
+    def num_nonfinite(self) -> int:
+        """How many samples of the last backward had a norm that was not finite, and so a factor 0, in some group."""
+        finite = torch.isfinite(self.grad_norms)
+        return int((~(finite if finite.ndim == 1 else finite.all(1))).sum())
+
+    @property
+    def rewriting(self) -> Rewriting:
+        """What the compiler did at the newest capture.
+
+        Raises:
+            ArgumentError: nothing was captured yet.
+        """
+        if not self._compiler.rewritings:
+            raise ArgumentError(
+                "the model was not captured yet",
+                why="the graphs exist from the first call in grad mode on",
+                fix="call the module once, or pass example_inputs to dp_compile",
+            )
+        return self._compiler.rewritings[-1]
+
+    @property
+    def graphs(self) -> Mapping[str, torch.fx.Graph]:
+        """The joint graph after each pass of the newest capture, by the pass's name, in order."""
+        return {name: joint.graph for name, joint in self.rewriting.stages.items()}
+
+    def forward(self, *args: Any, targets: tuple[Any, ...] = (), **kwargs: Any) -> Any:
+        """Run the model.
+
+        Args:
+            args, kwargs: those of the model's own forward.
+            targets: further arguments of `loss_fn`, if one was given.
+
+        Returns:
+            What the model returns; with `loss_fn`, the per-sample losses [B].
+
+        Raises:
+            DPGraphError: at the first call in grad mode, if the program is refused. The model is then as it was before
+                `dp_compile`.
+        """
+        if not torch.is_grad_enabled():
+            outputs = self._held["model"](*args, **kwargs)
+            return outputs if self._loss_fn is None else self._loss_fn(outputs, *targets)
+        self._check_trained()
+        try:
+            call = find_batch({**self._named(args, kwargs), "targets": targets}, self._batch_dims)
+            return self._run(call, len(args), tuple(kwargs))
+        except Exception as error:
+            if not self._compiler.rewritings:
+                self._change.undo()
+            translated = translate(error)
+            if translated is None or translated is error:
+                raise
+            raise translated from translated.__cause__
+
+    def _run(self, call: BatchedCall, num_args: int, keywords: tuple[str, ...]) -> Any:
+        named = dict(call.arguments)
+        targets = named.pop("targets")
+        values = list(named.values())
+        args, kwargs = tuple(values[:num_args]), dict(zip(keywords, values[num_args:], strict=True))
+        probe = self._make_probe(call)
+        rows = _batched(call)
+        parameters = {id(p): name for name, p in self.named_parameters()}
+        with capture_config(), self._compiler.during(parameters, call.dims, probe):
+            for x in (probe, *rows):
+                mark_batch(x, call.dims.get(id(x), 0))
+            axes = tuple(call.dims[id(x)] for x in rows)
+            outputs, _ = self._compiled["call"](probe, rows, axes, args, kwargs, targets)
+        return outputs if call.num_rows == call.num_samples else self._without_padding(outputs, call)
+
+    def _make_probe(self, call: BatchedCall) -> Tensor:
+        """Loss scales [B, K]: 1, or B to undo a mean, and 0 for rows of padding."""
+        scale = float(call.num_samples) if self._mechanism.loss_reduction == "mean" else 1.0
+        like = next(self.parameters())
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        probe = torch.zeros(call.num_rows, self._mechanism.num_groups, dtype=dtype, device=like.device)
+        probe[: call.num_samples] = scale
+        self._probe, self._num_samples = probe.requires_grad_(), call.num_samples
+        return self._probe
+
+    def _without_padding(self, outputs: Any, call: BatchedCall) -> Any:
+        """Outputs cut back to the samples that the user gave."""
+        return tree_map(lambda x: _cut(x, call), outputs)
+
+    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments by name, those by position first."""
+        names = [p.name for p in self._signature.parameters.values() if p.kind is not p.VAR_POSITIONAL]
+        names += [f"args[{i}]" for i in range(len(names), len(args))]
+        return {**dict(zip(names, args, strict=False)), **kwargs}
+
+    def _check_trained(self) -> None:
+        """A parameter that was unfrozen later would stay as it is in silence."""
+        trained = set(self._mechanism.trained)
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad and name not in trained:
+                raise ArgumentError(
+                    f"parameter {name!r} requires grad but is not among the trained ones",
+                    why="what is trained is fixed when the model is compiled; its gradient would be missing in silence",
+                    fix="call dp_compile again on the model given, with also_train or another mode",
+                )
+
+
+def _batched(call: BatchedCall) -> tuple[Tensor, ...]:
+    found: list[Tensor] = []
+    tree_map(lambda x: found.append(x) if id(x) in call.dims else None, call.arguments)
+    return tuple(found)
+
+
+def _cut(x: Any, call: BatchedCall) -> Any:
+    return x[: call.num_samples] if isinstance(x, Tensor) and x.ndim and x.shape[0] == call.num_rows else x

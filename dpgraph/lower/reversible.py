@@ -1,0 +1,63 @@
+"""Changes of the user's model that can be taken back."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+__all__ = ["ReversibleChange"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReversibleChange:
+    """What `dp_compile` changed in a model: which parameters require grad, and biases that it added.
+
+    Attributes:
+        required_grad: every parameter with its flag from before.
+        added: modules that were given a bias.
+    """
+
+    required_grad: tuple[tuple[nn.Parameter, bool], ...]
+    added: tuple[nn.Module, ...]
+
+    @classmethod
+    def add_biases(cls, model: nn.Module) -> "ReversibleChange":
+        """Give a bias of zeros to every module that has the place for one and none in it (BiTFiT-Add).
+
+        Source: Bu et al. 2024, arXiv:2210.00036, section 4.
+        """
+        before = tuple((p, p.requires_grad) for p in model.parameters())
+        added = []
+        for module in model.modules():
+            weight = module._parameters.get("weight")
+            if weight is None or "bias" not in module._parameters or module._parameters["bias"] is not None:
+                continue
+            bias = torch.zeros(_bias_shape(module, weight), dtype=weight.dtype, device=weight.device)
+            module.register_parameter("bias", nn.Parameter(bias))
+            added.append(module)
+        return cls(before, tuple(added))
+
+    @classmethod
+    def none(cls, model: nn.Module) -> "ReversibleChange":
+        """Nothing was changed yet."""
+        return cls(tuple((p, p.requires_grad) for p in model.parameters()), ())
+
+    def train_only(self, model: nn.Module, trained: Iterable[str]) -> None:
+        """Let the trained parameters alone require grad."""
+        names = set(trained)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in names)
+
+    def undo(self) -> None:
+        """The model as it was."""
+        for module in self.added:
+            module.register_parameter("bias", None)
+        for parameter, flag in self.required_grad:
+            parameter.requires_grad_(flag)
+
+
+def _bias_shape(module: nn.Module, weight: nn.Parameter) -> tuple[int, ...]:
+    if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
+        return (module.out_channels,)
+    return tuple(weight.shape) if isinstance(module, nn.LayerNorm) else (weight.shape[0],)

@@ -1,0 +1,184 @@
+"""The mechanism: which parameters are trained, in which groups, and how their gradients are clipped."""
+
+import fnmatch
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from torch import nn
+
+from dpgraph.clipping import ClippingFunction, find_clipping
+from dpgraph.errors import ArgumentError
+
+__all__ = ["Grouping", "LossReduction", "Mechanism", "Mode", "define_mechanism"]
+
+Mode = Literal["full", "bitfit", "trainable"]
+LossReduction = Literal["sum", "mean"]
+Grouping = Literal["flat", "per-layer", "per-param"] | Mapping[str, str | Sequence[str]]
+
+BIAS = re.compile(r"(^|_)bias(_|$)")
+NOT_CLIPPED = "a parameter whose group is not known could not be clipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Mechanism:
+    """What the sensitivity depends on; options that change speed or memory stand apart, in `CompileOptions`.
+
+    Formal guarantee: for each call of the module, the gradients of all trained parameters together are a sum over the
+    samples of terms of Euclidean norm at most `sensitivity`, each of which depends on one sample alone.
+
+    Attributes:
+        trained: names of the trained parameters, in the order of the model.
+        group_of: the group of each, 0..K-1.
+        group_names: names of the K groups.
+        clipping: the clipping function.
+        max_grad_norm: R, the bound for all groups together.
+        loss_reduction: whether the loss is a sum or a mean over the samples.
+    """
+
+    trained: tuple[str, ...]
+    group_of: Mapping[str, int]
+    group_names: tuple[str, ...]
+    clipping: ClippingFunction
+    max_grad_norm: float
+    loss_reduction: LossReduction
+
+    @property
+    def num_groups(self) -> int:
+        """K."""
+        return len(self.group_names)
+
+    @property
+    def max_group_norm(self) -> float:
+        """R / sqrt(K), the bound of each group."""
+        return self.max_grad_norm / math.sqrt(self.num_groups)
+
+    @property
+    def sensitivity(self) -> float:
+        """The largest norm of what one sample contributes, over all groups."""
+        return math.sqrt(self.num_groups) * self.clipping.bound(self.max_group_norm)
+
+
+def define_mechanism(
+    model: nn.Module,
+    *,
+    mode: Mode,
+    also_train: str | Sequence[str],
+    grouping: Grouping,
+    clipping: str | ClippingFunction,
+    max_grad_norm: float,
+    loss_reduction: LossReduction,
+) -> Mechanism:
+    """Check the arguments of `dp_compile` and resolve them against the model's parameters; changes nothing.
+
+    Raises:
+        ArgumentError: an argument is not usable for this model.
+    """
+    _check_choice("mode", mode, get_args(Mode))
+    _check_choice("loss_reduction", loss_reduction, get_args(LossReduction))
+    if not (isinstance(max_grad_norm, (int, float)) and math.isfinite(max_grad_norm) and max_grad_norm > 0):
+        raise ArgumentError(
+            f"max_grad_norm is {max_grad_norm!r}",
+            why="it is the bound on what a sample contributes, which the noise is scaled to",
+            fix="give a finite number above 0; 1.0 is usual, and with automatic clipping it only scales the step",
+        )
+    trained = _select(model, mode, [also_train] if isinstance(also_train, str) else list(also_train))
+    _check_storage(model, trained)
+    names, group_of = _group(trained, grouping)
+    return Mechanism(
+        trained, MappingProxyType(group_of), names, find_clipping(clipping), float(max_grad_norm), loss_reduction
+    )
+
+
+def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ArgumentError(
+            f"{argument} is {value!r}",
+            why="it decides what is trained and how it is bounded",
+            fix=f"choose one of {', '.join(map(repr, choices))}",
+        )
+
+
+def _select(model: nn.Module, mode: Mode, patterns: list[str]) -> tuple[str, ...]:
+    """Names of the trained parameters; a parameter with several names counts under each of them."""
+    every = list(model.named_parameters(remove_duplicate=False))
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name, _ in every):
+            raise ArgumentError(
+                f"also_train pattern {pattern!r} matches no parameter",
+                why="a parameter that is meant to be trained would stay as it is in silence",
+                fix=f"the model's parameters are called like {every[0][0]!r}" if every else "the model has no parameters",
+            )
+    chosen = {
+        id(parameter)
+        for name, parameter in every
+        if mode == "full"
+        or (mode == "bitfit" and BIAS.search(name.rpartition(".")[2]))
+        or (mode == "trainable" and parameter.requires_grad)
+        or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    trained = tuple(n for n, p in model.named_parameters() if id(p) in chosen and p.dtype.is_floating_point)
+    if not trained:
+        raise ArgumentError(
+            f"mode {mode!r} trains no parameter of this {type(model).__name__}",
+            why="the model would be called private and never learn",
+            fix='choose mode="full", name parameters in also_train, or pass add_biases=True to give layers a bias',
+        )
+    return trained
+
+
+def _check_storage(model: nn.Module, trained: tuple[str, ...]) -> None:
+    """Two parameters in one storage would be changed by one another's updates."""
+    chosen = set(trained)
+    owners: dict[tuple[object, int], str] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.numel() == 0 or parameter.is_meta:
+            continue
+        key = (parameter.device, parameter.untyped_storage().data_ptr())
+        other = owners.setdefault(key, name)
+        if other != name and chosen & {name, other}:
+            raise ArgumentError(
+                f"parameters {other!r} and {name!r} share one storage but are two parameters",
+                why="an update of the one changes the other, and its gradient leaves the clipped norm incomplete",
+                fix="tie them by assigning the same Parameter object to both, or clone one of them",
+            )
+
+
+def _group(trained: tuple[str, ...], grouping: Grouping) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Names of the groups, and the group of each parameter."""
+    match grouping:
+        case "flat":
+            keys = dict.fromkeys(trained, "all")
+        case "per-layer":
+            keys = {name: name.rpartition(".")[0] for name in trained}
+        case "per-param":
+            keys = {name: name for name in trained}
+        case Mapping():
+            keys = {name: _match_group(name, grouping) for name in trained}
+        case _:
+            raise ArgumentError(
+                f"grouping is {grouping!r}",
+                why="each group is clipped by itself",
+                fix="choose 'flat', 'per-layer' or 'per-param', or give a mapping of group names to name patterns",
+            )
+    names = tuple(dict.fromkeys(keys.values()))
+    return names, {name: names.index(key) for name, key in keys.items()}
+
+
+def _match_group(name: str, grouping: Mapping[str, str | Sequence[str]]) -> str:
+    matches = [
+        group
+        for group, patterns in grouping.items()
+        if any(fnmatch.fnmatchcase(name, p) for p in ([patterns] if isinstance(patterns, str) else patterns))
+    ]
+    if len(matches) != 1:
+        found = f"is in the groups {matches}" if matches else "is in no group"
+        raise ArgumentError(
+            f"parameter {name!r} {found}",
+            why=NOT_CLIPPED,
+            fix="let the patterns of exactly one group match it; a last group with '*' takes no rest by itself",
+        )
+    return matches[0]

@@ -1,0 +1,46 @@
+"""Pass: compute every sample's gradient norm, one for each group of parameters."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from dpgraph.capture.joint import JointGraph
+from dpgraph.gradients.forms import norm_sq
+from dpgraph.graphs.splice import splice
+from dpgraph.sites.evaluate import SiteFunction
+
+__all__ = ["insert_norms"]
+
+
+def insert_norms(
+    joint: JointGraph, sites: Sequence[SiteFunction], group_of: Mapping[str, int], num_groups: int
+) -> tuple[JointGraph, str]:
+    """Add the norms [B, K] of the samples' gradients over the parameters of each of the K groups.
+
+    Each is scaled by the sample's loss scale, which the probe [B, K] carries: 1 for a sum over the samples, the
+    number of samples for a mean, 0 for a row that is padding.
+
+    Returns:
+        The new graph, and the name of the node of the norms.
+    """
+    new = joint.copy()
+    squares = []
+    for site in sites:
+        operands = [new.nodes[name] for name in site.operands]
+        squares.append(splice(new.graph, lambda *values, site=site: norm_sq(site(*values)), operands))
+    columns = [group_of[site.site.parameter] for site in sites]
+
+    def norms(probe: Tensor, *squares: Tensor) -> Tensor:
+        """sqrt of the sums of squares; a rounding error below 0 is 0, and NaN stays NaN."""
+        if not squares:
+            return probe * 0
+        dtype = max((s.dtype for s in squares), key=lambda d: torch.finfo(d).bits)
+        zero = probe[:, 0].to(dtype) * 0
+        totals = [
+            sum((s.to(dtype) for s, column in zip(squares, columns, strict=True) if column == k), start=zero)
+            for k in range(num_groups)
+        ]
+        return torch.stack(totals, dim=1).clamp_min(0).sqrt() * probe.to(dtype)
+
+    return new, splice(new.graph, norms, [new.graph.find_nodes(op="placeholder", target=joint.nodes[joint.probe].target)[0], *squares]).name

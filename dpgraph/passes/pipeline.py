@@ -1,0 +1,73 @@
+"""The compiler: from the joint graph of ordinary training to that of private training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch.fx import Graph
+
+from dpgraph.capture.joint import JointGraph
+from dpgraph.mechanism import Mechanism
+from dpgraph.options import CompileOptions
+from dpgraph.passes.insert_clip_factors import insert_clip_factors
+from dpgraph.passes.insert_norms import insert_norms
+from dpgraph.passes.insert_weighted_sums import insert_weighted_sums
+from dpgraph.passes.prune import prune
+from dpgraph.plan import plan_forms
+from dpgraph.provenance.check import check_soundness
+from dpgraph.provenance.infer import infer_provenance
+from dpgraph.sites.evaluate import SiteFunction
+from dpgraph.sites.find import Site, find_sites
+
+__all__ = ["Rewriting", "rewrite"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """What the compiler did to one captured graph.
+
+    Attributes:
+        stages: the joint graph after each pass, by the pass's name, in order.
+        sites: where the samples disappeared.
+    """
+
+    stages: Mapping[str, JointGraph]
+    sites: tuple[Site, ...]
+
+    @property
+    def result(self) -> Graph:
+        """The graph to lower."""
+        return list(self.stages.values())[-1].graph
+
+
+def rewrite(captured: JointGraph, mechanism: Mechanism, options: CompileOptions) -> Rewriting:
+    """Make the joint graph compute sums of clipped per-sample gradients.
+
+    Args:
+        captured: a joint graph that computes the gradient of every floating parameter.
+        mechanism: what is trained, and how it is clipped.
+        options: how; they change no result.
+
+    Raises:
+        UnsoundProgramError: a sample influences another sample's gradient.
+        UnsupportedProgramError: that cannot be decided.
+    """
+    trained, group_of = mechanism.trained, mechanism.group_of
+    provenance = infer_provenance(captured)
+    check_soundness(captured, provenance, trained, undoes_mean=mechanism.loss_reduction == "mean")
+    sites = find_sites(captured, provenance, trained)
+    choose = plan_forms(options)
+    functions = [SiteFunction(captured, provenance, site, choose) for site in sites]
+
+    with_norms, norms = insert_norms(captured, functions, group_of, mechanism.num_groups)
+    with_factors, weights = insert_clip_factors(with_norms, norms, mechanism.clipping, mechanism.max_group_norm)
+    with_sums = insert_weighted_sums(with_factors, functions, group_of, weights)
+    pruned = prune(with_sums, trained)
+    stages = {
+        "captured": captured,
+        "insert_norms": with_norms,
+        "insert_clip_factors": with_factors,
+        "insert_weighted_sums": with_sums,
+        "prune": pruned,
+    }
+    return Rewriting(MappingProxyType(stages), sites)

@@ -1,0 +1,125 @@
+"""Transfer rules: from the provenance of an op's operands to that of its results, indexed by operator.
+
+A rule is a function `rule(step) -> Provenance` (or a tuple, for an op with several results). It sees no refused
+operands, and at least one that depends on the samples: an op of shared values alone has a shared result, whatever it
+does, and the walker says so for all ops at once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+
+from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples, mixes
+from dpgraph.torch_compat import OpOverload, tree_leaves
+
+__all__ = ["Results", "Step", "Transfer", "find_transfer", "size_of", "transfer"]
+
+Results = Provenance | tuple[Provenance, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One op of the graph with what is known of its operands.
+
+    Attributes:
+        node: the op.
+        batch: the symbol of the batch size B.
+        known: provenance of every node before this one (a tuple for an op with several results).
+    """
+
+    node: Node
+    batch: sympy.Symbol
+    known: dict[Node, Results]
+
+    def arg(self, index: int, name: str, default: Any = None) -> Any:
+        """The argument at a position or by its name in the schema."""
+        if index < len(self.node.args):
+            return self.node.args[index]
+        return self.node.kwargs.get(name, default)
+
+    def of(self, operand: Any) -> Provenance:
+        """Provenance of one operand; what is not a node is shared."""
+        if not isinstance(operand, Node):
+            return Shared()
+        found = self.known[operand]
+        assert not isinstance(found, tuple), f"{operand} has several results"
+        return found
+
+    def shape(self, operand: Any) -> tuple[sympy.Expr, ...]:
+        """Symbolic shape of an operand; () for a scalar."""
+        value = operand.meta.get("val") if isinstance(operand, Node) else operand
+        return tuple(size_of(s) for s in value.shape) if isinstance(value, Tensor) else ()
+
+    @property
+    def out_shape(self) -> tuple[sympy.Expr, ...]:
+        """Symbolic shape of the only result."""
+        return self.shape(self.node)
+
+    @property
+    def tensors(self) -> list[Node]:
+        """All operands that are tensors, in order, those in lists too."""
+        leaves = tree_leaves((self.node.args, self.node.kwargs))
+        return [x for x in leaves if isinstance(x, Node) and isinstance(x.meta.get("val"), Tensor)]
+
+    def mixed(self, reason: str) -> Refused:
+        """This op mixes samples; if an operand is already a sum over the samples, that sum is where they met."""
+        for operand in self.tensors:
+            found = self.of(operand)
+            if isinstance(found, SummedOverSamples):
+                return mixes(found.origin, f"sums over the samples, and {reason} at a later op")
+        return mixes(self.node, reason)
+
+    def agreed(self, operands: Sequence[Any], shifts: Sequence[int] | None = None) -> PerSample | Refused | None:
+        """The one way in which `operands` are per sample, with `shifts` added to their axes; None if all are shared."""
+        found: PerSample | None = None
+        for i, operand in enumerate(operands):
+            provenance = self.of(operand)
+            if isinstance(provenance, Shared):
+                continue
+            if not isinstance(provenance, PerSample):
+                return self.mixed("combines it with single samples")
+            here = provenance.moved_to(provenance.axis + (shifts[i] if shifts else 0))
+            if found is not None and (found.axis, found.outer, found.inner) != (here.axis, here.outer, here.inner):
+                return self.mixed("pairs values of different samples")
+            found = found or here
+        return found
+
+
+Transfer = Callable[[Step], Results]
+_TRANSFERS: dict[object, Transfer] = {}
+
+
+def size_of(size: Any) -> sympy.Expr:
+    """A size, an int or a SymInt, as a sympy expression."""
+    return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
+
+
+def transfer(*operators: object) -> Callable[[Transfer], Transfer]:
+    """Register a transfer rule for operators.
+
+    Raises:
+        AssertionError: an operator has a rule already; both owners are named.
+    """
+
+    def register(rule: Transfer) -> Transfer:
+        for operator in operators:
+            owner = _TRANSFERS.get(operator)
+            assert owner is None, f"{operator} has two transfer rules: {owner} and {rule}"
+            _TRANSFERS[operator] = rule
+        return rule
+
+    return register
+
+
+def find_transfer(operator: object) -> Transfer | None:
+    """The rule of an operator; pointwise operators are known by PyTorch's own tag."""
+    rule = _TRANSFERS.get(operator)
+    if rule is None and isinstance(operator, OpOverload) and torch.Tag.pointwise in operator.tags:
+        return _TRANSFERS[torch.Tag.pointwise]
+    return rule

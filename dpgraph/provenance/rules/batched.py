@@ -1,0 +1,94 @@
+"""Transfer rules of ops that treat the indices of their leading axes apart: convolution, pooling, attention."""
+
+import torch
+from torch import Tensor
+
+from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples
+from dpgraph.provenance.registry import Results, Step, transfer
+
+aten = torch.ops.aten
+
+
+def _leading(step: Step, operands: list[object], num_leading: int) -> PerSample | Refused | None:
+    """How the operands are per sample, if on one of the leading axes that the op treats apart."""
+    found = step.agreed([x for x in operands if x is not None])
+    if isinstance(found, PerSample) and found.axis >= num_leading:
+        return step.mixed("computes along the axis of the samples")
+    return found
+
+
+def _for_each_result(step: Step, found: PerSample | Refused | None, rank: int) -> Results:
+    """`found` for all results of at least `rank` axes; smaller ones (random seeds, lengths) are shared."""
+    result: Provenance = found if found is not None else Shared()
+    value = step.node.meta["val"]
+    if not isinstance(value, (tuple, list)):
+        return result
+    return tuple(result if isinstance(v, Tensor) and v.ndim >= rank else Shared() for v in value)
+
+
+@transfer(
+    aten._scaled_dot_product_flash_attention_for_cpu.default,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
+    aten._scaled_dot_product_flash_attention.default,
+    aten._scaled_dot_product_flash_attention_backward.default,
+    aten._scaled_dot_product_efficient_attention.default,
+    aten._scaled_dot_product_efficient_attention_backward.default,
+    aten._scaled_dot_product_cudnn_attention.default,
+    aten._scaled_dot_product_cudnn_attention_backward.default,
+    aten._scaled_dot_product_fused_attention_overrideable.default,
+    aten._scaled_dot_product_fused_attention_overrideable_backward.default,
+)
+def attention(step: Step) -> Results:
+    """Query, key, value [N, heads, T, d], a mask that broadcasts to [N, heads, T, S]: N and heads stay apart.
+
+    A sample's axis with an inner factor would let heads or positions of other samples share its index of a mask, so
+    all operands must agree on it exactly; operands of rank below 3 are random seeds and lengths.
+    """
+    wide = [x for x in step.tensors if x.meta["val"].ndim >= 3]
+    narrow = [x for x in step.tensors if x.meta["val"].ndim < 3]
+    found = _leading(step, list(wide), num_leading=2)
+    if any(not isinstance(step.of(x), Shared) for x in narrow):
+        found = step.mixed("takes sequence lengths over the whole batch")
+    return _for_each_result(step, found, rank=3)
+
+
+@transfer(aten.convolution.default)
+def convolution(step: Step) -> Provenance:
+    """Input [N, C, *], weight shared."""
+    image, weight = step.node.args[:2]
+    if not isinstance(step.of(weight), Shared) or not isinstance(step.of(step.node.args[2]), Shared):
+        return step.mixed("convolves with a kernel that depends on the samples")
+    found = _leading(step, [image], num_leading=1)
+    return found if found is not None else Shared()
+
+
+@transfer(aten.convolution_backward.default)
+def convolution_backward(step: Step) -> Results:
+    """(grad, input, weight) to the gradients of input, weight, bias; the last two are sums over N."""
+    grad, image, weight = step.node.args[:3]
+    if not isinstance(step.of(weight), Shared):
+        return (step.mixed("convolves with a kernel that depends on the samples"),) * 3
+    found = _leading(step, [grad, image], num_leading=1)
+    if not isinstance(found, PerSample):
+        return (found if found is not None else Shared(),) * 3
+    summed = SummedOverSamples(step.node)
+    return found, summed, summed
+
+
+@transfer(
+    aten.max_pool2d_with_indices.default,
+    aten.max_pool2d_with_indices_backward.default,
+    aten.avg_pool2d.default,
+    aten.avg_pool2d_backward.default,
+    aten._adaptive_avg_pool2d.default,
+    aten._adaptive_avg_pool2d_backward.default,
+    aten.adaptive_max_pool2d.default,
+    aten._low_memory_max_pool_with_offsets.default if hasattr(aten, "_low_memory_max_pool_with_offsets") else
+    torch.ops.prims._low_memory_max_pool_with_offsets.default,
+    torch.ops.prims._low_memory_max_pool_offsets_to_indices.default,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_bilinear2d.vec,
+)
+def pooling(step: Step) -> Results:
+    """[N, C, H, W]: windows over H and W; a three-dimensional input has C first and no N."""
+    return _for_each_result(step, _leading(step, list(step.tensors), num_leading=2), rank=3)

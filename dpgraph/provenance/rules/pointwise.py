@@ -1,0 +1,105 @@
+"""Transfer rules of pointwise ops: element by element, after broadcasting."""
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from dpgraph.provenance.lattice import PerSample, Provenance, SamplePosition, Shared, SummedOverSamples
+from dpgraph.provenance.registry import Step, transfer
+
+aten = torch.ops.aten
+prims = torch.ops.prims
+
+# Linear in the first operand when the others are shared.
+LINEAR_IN_FIRST = {
+    aten.neg.default,
+    aten.mul.Tensor,
+    aten.mul.Scalar,
+    aten.div.Tensor,
+    aten.div.Scalar,
+    prims.convert_element_type.default,
+    aten.clone.default,
+    aten._to_copy.default,
+}
+ADDITIVE = {aten.add.Tensor, aten.sub.Tensor}
+# Only the shape of the operand is read: the result depends on no sample.
+READS_SHAPE_ONLY = {
+    aten.full_like.default,
+    aten.empty_like.default,
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.new_zeros.default,
+    aten.new_full.default,
+    aten.new_empty.default,
+    aten.rand_like.default,
+    aten.randn_like.default,
+    aten.randint_like.default,
+}
+POSITION_KEEPING = {prims.convert_element_type.default, aten.clone.default, aten._to_copy.default}
+
+
+@transfer(torch.Tag.pointwise, *POSITION_KEEPING, aten.copysign.Tensor, aten.lift_fresh_copy.default)
+def pointwise(step: Step) -> Provenance:
+    """Operands are aligned at the last axis; all per-sample operands must agree on the axis."""
+    operands = step.tensors
+    found = [step.of(x) for x in operands]
+    if any(isinstance(p, SummedOverSamples) for p in found):
+        return _of_sums(step, operands)
+    if any(isinstance(p, SamplePosition) for p in found):
+        return _of_positions(step, operands)
+    rank = len(step.out_shape)
+    agreed = step.agreed(operands, [rank - len(step.shape(x)) for x in operands])
+    return agreed if agreed is not None else Shared()
+
+
+def _of_sums(step: Step, operands: list[Node]) -> Provenance:
+    """Linear ops keep a sum over the samples a sum; any other op mixes them."""
+    summed = [x for x in operands if isinstance(step.of(x), SummedOverSamples)]
+    others = [x for x in operands if not isinstance(step.of(x), SummedOverSamples)]
+    first = step.of(summed[0])
+    shared = all(isinstance(step.of(x), Shared) for x in others)
+    target = step.node.target
+    if target in ADDITIVE and len(summed) == 2:
+        return first
+    if target in ADDITIVE and shared and all(is_zero(x) for x in step.node.args if x not in summed):
+        return first
+    if target in (aten.mul.Tensor, aten.mul.Scalar) and len(summed) == 1 and shared:
+        return first
+    if target in LINEAR_IN_FIRST and summed == [step.node.args[0]] and shared and _keeps_reals(step.node):
+        return first
+    if target is aten.where.self and shared and all(x in summed or is_zero(x) for x in step.node.args[1:]):
+        return first
+    return step.mixed("uses the sum of several samples in a way that is not linear")
+
+
+def _of_positions(step: Step, operands: list[Node]) -> Provenance:
+    first = step.of(operands[0])
+    unchanged = step.node.target in POSITION_KEEPING or (
+        step.node.target is aten.add.Tensor and is_zero(step.node.args[1])
+    )
+    if unchanged and isinstance(first, SamplePosition):
+        return first
+    return step.mixed("computes with the position of a sample in the batch")
+
+
+def _keeps_reals(node: Node) -> bool:
+    value = node.meta["val"]
+    return isinstance(value, Tensor) and value.dtype.is_floating_point
+
+
+def is_zero(operand: object) -> bool:
+    """Whether an operand is a constant zero, by how it was made."""
+    if isinstance(operand, Node):
+        if operand.target in (aten.full.default, aten.full_like.default):
+            return bool(operand.args[1] == 0)
+        if operand.target is aten.scalar_tensor.default:
+            return bool(operand.args[0] == 0)
+        return False
+    return isinstance(operand, (int, float)) and operand == 0
+
+
+@transfer(aten.native_dropout.default)
+def native_dropout(step: Step) -> tuple[Provenance, Provenance]:
+    """The mask is random, of the shape of the input."""
+    found = step.of(step.node.args[0])
+    return (found, Shared()) if isinstance(found, (PerSample, Shared)) else (step.mixed("drops parts of it"), Shared())

@@ -1,0 +1,140 @@
+"""Transfer rules of ops that work along some axes: reductions, and scans, sorts, softmax that keep the shape."""
+
+import torch
+
+from dpgraph.provenance.lattice import PerSample, Provenance, Shared, SummedOverSamples
+from dpgraph.provenance.registry import Results, Step, transfer
+
+aten = torch.ops.aten
+prims = torch.ops.prims
+
+SUMS = {aten.sum.default, aten.sum.dim_IntList}
+MEANS = {aten.mean.default, aten.mean.dim}
+
+
+def _reduced(step: Step, found: Provenance, dims: set[int], keepdim: bool) -> Provenance:
+    """Provenance of a reduction of `found` over `dims`."""
+    if isinstance(found, Shared):
+        return found
+    if isinstance(found, SummedOverSamples):
+        linear = step.node.target in SUMS | MEANS
+        return found if linear else step.mixed("uses the sum of several samples in a way that is not linear")
+    if not isinstance(found, PerSample):
+        return step.mixed("computes with the position of a sample in the batch")
+    if found.axis not in dims:
+        return found.moved_to(found.axis - (0 if keepdim else sum(d < found.axis for d in dims)))
+    if step.node.target in SUMS:
+        return SummedOverSamples(step.node)
+    if step.node.target in MEANS:
+        return SummedOverSamples(step.node, scaled_by_batch_size=step.node)
+    return step.mixed("reduces over the samples")
+
+
+def _dims(step: Step, dims: object) -> set[int]:
+    rank = len(step.shape(step.node.args[0]))
+    if dims is None or dims == []:
+        return set(range(rank))
+    return {d % rank for d in ([dims] if isinstance(dims, int) else dims)} if rank else set()  # type: ignore[attr-defined]
+
+
+@transfer(
+    aten.sum.default,
+    aten.mean.default,
+    aten.max.default,
+    aten.min.default,
+    aten.any.default,
+    aten.all.default,
+    aten.prod.default,
+)
+def reduce_all(step: Step) -> Provenance:
+    """Over all axes."""
+    return _reduced(step, step.of(step.node.args[0]), _dims(step, None), keepdim=False)
+
+
+@transfer(
+    aten.sum.dim_IntList,
+    aten.mean.dim,
+    aten.amax.default,
+    aten.amin.default,
+    aten.any.dim,
+    aten.any.dims,
+    aten.all.dim,
+    aten.all.dims,
+    aten.prod.dim_int,
+    aten.argmax.default,
+    aten.argmin.default,
+    aten.logsumexp.default,
+)
+def reduce_dims(step: Step) -> Provenance:
+    """Over the given axes (operand, dims, keepdim)."""
+    dims = _dims(step, step.arg(1, "dim"))
+    return _reduced(step, step.of(step.node.args[0]), dims, bool(step.arg(2, "keepdim", False)))
+
+
+@transfer(aten.max.dim, aten.min.dim)
+def reduce_with_index(step: Step) -> Results:
+    """Values and indices."""
+    return (reduce_dims(step),) * 2
+
+
+@transfer(aten.var_mean.correction, aten.var.correction, aten.std.correction, aten.std_mean.correction)
+def moments(step: Step) -> Results:
+    """Variance, alone or with the mean."""
+    dims = _dims(step, step.arg(1, "dim"))
+    result = _reduced(step, step.of(step.node.args[0]), dims, bool(step.node.kwargs.get("keepdim", False)))
+    return (result, result) if isinstance(step.node.meta["val"], (tuple, list)) else result
+
+
+@transfer(aten.linalg_vector_norm.default)
+def vector_norm(step: Step) -> Provenance:
+    """(operand, order, dims, keepdim)."""
+    dims = _dims(step, step.arg(2, "dim"))
+    return _reduced(step, step.of(step.node.args[0]), dims, bool(step.arg(3, "keepdim", False)))
+
+
+def _along(step: Step, dim: int, operands: list[torch.fx.Node] | None = None) -> Provenance:
+    """Provenance of an op that mixes freely along `dim` and keeps the shape."""
+    found = step.agreed(operands if operands is not None else step.tensors)
+    if isinstance(found, PerSample):
+        rank = len(step.shape(step.node.args[0]))
+        return found if found.axis != dim % max(rank, 1) else step.mixed("computes along the samples")
+    return found if found is not None else Shared()
+
+
+@transfer(
+    aten._softmax.default,
+    aten._log_softmax.default,
+    aten.cumsum.default,
+    aten.cumprod.default,
+    aten.logcumsumexp.default,
+    prims.prepare_softmax_online.default,
+)
+def scan(step: Step) -> Results:
+    """(operand, dim): the result keeps the shape."""
+    result = _along(step, step.node.args[1])
+    value = step.node.meta["val"]
+    return (result,) * len(value) if isinstance(value, (tuple, list)) else result
+
+
+@transfer(aten._softmax_backward_data.default, aten._log_softmax_backward_data.default)
+def softmax_backward(step: Step) -> Provenance:
+    """(grad, output, dim)."""
+    return _along(step, step.node.args[2])
+
+
+@transfer(aten.sort.default, aten.cummax.default, aten.cummin.default)
+def sort(step: Step) -> Results:
+    """(operand, dim): values and indices."""
+    return (_along(step, step.arg(1, "dim", -1)),) * 2
+
+
+@transfer(aten.sort.stable)
+def sort_stable(step: Step) -> Results:
+    """(operand, *, stable, dim)."""
+    return (_along(step, step.node.kwargs.get("dim", -1)),) * 2
+
+
+@transfer(aten.topk.default)
+def topk(step: Step) -> Results:
+    """(operand, k, dim): values and indices."""
+    return (_along(step, step.arg(2, "dim", -1)),) * 2

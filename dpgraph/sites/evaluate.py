@@ -1,0 +1,137 @@
+"""Evaluate a site for every sample alone: run its slice on values that keep the samples apart."""
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from dpgraph.capture.joint import JointGraph
+from dpgraph.gradients.dense import Dense
+from dpgraph.gradients.fallback import map_over_samples
+from dpgraph.gradients.forms import Form, Gradient
+from dpgraph.gradients.registry import GRADIENT_RULES, LINEAR_RULES, PerSampleTensor
+from dpgraph.provenance.lattice import PerSample, Shared
+from dpgraph.provenance.registry import Results, size_of
+from dpgraph.sites.find import Site
+from dpgraph.torch_compat import tree_map
+
+__all__ = ["Choice", "SiteFunction"]
+
+Choice = Callable[[Form], Form]
+"""The plan: which form to use in place of the one that a rule gave."""
+
+
+@dataclass(frozen=True)
+class SiteFunction:
+    """The per-sample gradient of a site as a function of the tensors it reads.
+
+    Attributes:
+        joint: the graph that the site was found in.
+        provenance: what was inferred of it.
+        site: the site.
+        choose: the plan's choice of form.
+    """
+
+    joint: JointGraph
+    provenance: Mapping[Node, Results]
+    site: Site
+    choose: Choice
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """Names of the nodes that `__call__` takes the values of, in order: the probe, then what the site reads."""
+        return (self.joint.probe, *(name for name in self.site.frontier if name != self.joint.probe))
+
+    def __call__(self, *values: Any) -> Gradient:
+        """The per-sample gradient, from the values of `operands`."""
+        env: dict[Node, Any] = {self.joint.nodes[name]: value for name, value in zip(self.operands, values, strict=True)}
+        for name in self.site.slice:
+            node = self.joint.nodes[name]
+            env[node] = self._run(node, env)
+        gradient: Gradient = env[self.joint.nodes[self.site.gradient]]
+        return gradient
+
+    def _run(self, node: Node, env: dict[Node, Any]) -> Any:
+        if node.target is operator.getitem:
+            return env[node.args[0]][node.args[1]]  # type: ignore[index]
+        carries_on = any(isinstance(env.get(x), tuple) for x in node.all_input_nodes)
+        if carries_on and node.target in LINEAR_RULES:
+            args, kwargs = self._resolve(node, env, lambda x, value: value)
+            gradient = LINEAR_RULES[node.target](*args, **kwargs)
+            if gradient is not None:
+                return gradient
+        layout, num_samples = self._layout(node), self._num_samples(env)
+        args, kwargs = self._resolve(node, env, lambda x, value: self._stack(x, value, layout, num_samples))
+        result = GRADIENT_RULES[node.target](*args, **kwargs) if node.target in GRADIENT_RULES else None
+        if result is None:
+            result = map_over_samples(node.target, args, kwargs)
+        if isinstance(result, tuple):
+            return tuple(None if form is None else (self.choose(form),) for form in result)
+        return (self.choose(result),)
+
+    def _resolve(self, node: Node, env: dict[Node, Any], place: Callable[[Node, Any], Any]) -> tuple[Any, Any]:
+        """Arguments with values for nodes, and every size that holds the batch size taken for one sample."""
+
+        def value_of(x: Any) -> Any:
+            if not isinstance(x, Node):
+                return x
+            if isinstance(x.meta.get("val"), torch.SymInt):
+                return self._for_one_sample(x, env)
+            return place(x, env[x])
+
+        return tree_map(value_of, node.args), tree_map(value_of, node.kwargs)
+
+    def _for_one_sample(self, node: Node, env: dict[Node, Any]) -> Any:
+        """A size, with B taken as 1."""
+        size = size_of(node.meta["val"])
+        alone = size.subs(self.joint.batch_symbol, 1)
+        if alone.is_Integer:
+            return int(alone)
+        assert size in (alone, alone * self.joint.batch_symbol), f"{node} is no multiple of the batch size"
+        return env[node] if size == alone else env[node] // self._num_samples(env)
+
+    def _num_samples(self, env: dict[Node, Any]) -> Any:
+        return env[self.joint.nodes[self.joint.probe]].shape[0]
+
+    def _layout(self, node: Node) -> PerSample | None:
+        """How the samples lie in the operands of an op that sums over them."""
+        found = (self.provenance[x] for x in node.all_input_nodes)
+        return next((p for p in found if isinstance(p, PerSample)), None)
+
+    def _stack(self, node: Node, value: Any, layout: PerSample | None, num_samples: Any) -> Any:
+        """One value a sample, stacked in front; the value itself if all samples share it."""
+        if isinstance(value, tuple):
+            forms = [form.materialise() for form in value]
+            return PerSampleTensor(sum(forms[1:], start=forms[0]))
+        found = self.provenance[node]
+        if isinstance(found, Shared):
+            found = _hidden_batch(node, layout, self.joint.batch_symbol)
+        return value if found is None else PerSampleTensor(_samples_first(value, found, num_samples))
+
+
+def _hidden_batch(node: Node, layout: PerSample | None, batch: sympy.Symbol) -> PerSample | None:
+    """The axis of a shared operand (a mask of ones, say) that runs over the samples of the other operands."""
+    if layout is None:
+        return None
+    sizes = [size_of(s) for s in node.meta["val"].shape]
+    axes = [i for i, size in enumerate(sizes) if batch in size.free_symbols]
+    assert len(axes) <= 1, f"{node} has the batch size on several axes"
+    return layout.moved_to(axes[0]) if axes else None
+
+
+def _samples_first(value: Tensor, found: PerSample, num_samples: Any) -> Tensor:
+    """[..., outer * B * inner, ...] to [B, ..., outer * inner, ...]."""
+    axis, outer, inner = found.axis, _size(found.outer), _size(found.inner)
+    assert outer != -1 or inner != -1, "the samples lie between two axes of unknown size"
+    split = value.reshape(*value.shape[:axis], outer, num_samples, inner, *value.shape[axis + 1 :])
+    return split.movedim(axis + 1, 0).flatten(axis + 1, axis + 2)
+
+
+def _size(factor: sympy.Expr) -> int:
+    """A factor of a size; -1, for `reshape` to find out, if it is symbolic."""
+    return int(factor) if factor.is_Integer else -1

@@ -1,0 +1,141 @@
+"""Everything that dpgraph takes from torch's private modules, in one place; written for torch 2.11 to 2.13."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import torch
+import torch._dynamo
+import torch._dynamo.config
+import torch._functorch.config
+import torch._inductor.compile_fx
+import torch.fx.experimental._config
+from torch import Tensor
+from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.exc import BackendCompilerFailed, TorchDynamoException, UserError
+from torch._functorch._aot_autograd.descriptors import (
+    AOTInput,
+    AOTOutput,
+    GradAOTOutput,
+    InputMutationAOTOutput,
+    PlainAOTInput,
+    PlainAOTOutput,
+    TangentAOTInput,
+)
+from torch._functorch.partitioners import min_cut_rematerialization_partition
+from torch._guards import TracingContext
+from torch._inductor.decomposition import select_decomp_table
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx import Graph, GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ConstraintViolationError, ShapeEnv
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+__all__ = [
+    "AOTInput",
+    "AOTOutput",
+    "BackendCompilerFailed",
+    "ConstraintViolationError",
+    "FakeTensor",
+    "FakeTensorMode",
+    "GradAOTOutput",
+    "InputMutationAOTOutput",
+    "OpOverload",
+    "PlainAOTInput",
+    "PlainAOTOutput",
+    "ShapeEnv",
+    "TangentAOTInput",
+    "TorchDynamoException",
+    "UserError",
+    "capture_config",
+    "compile_eager",
+    "compile_inductor",
+    "current_fake_mode",
+    "decompositions",
+    "make_fx",
+    "partition",
+    "tree_flatten",
+    "tree_leaves",
+    "tree_map",
+    "tree_unflatten",
+]
+
+Compiled = Callable[..., Any]
+Rewrite = Callable[[GraphModule, Sequence[Any]], Graph]
+
+
+def current_fake_mode() -> FakeTensorMode:
+    """The fake mode of the capture that is under way."""
+    context = TracingContext.try_get()
+    assert context is not None and context.fake_mode is not None, "no capture is under way"
+    return context.fake_mode
+
+
+def decompositions() -> dict[Any, Any]:
+    """Inductor's decompositions, less those that tear a table lookup's gradient into pieces."""
+    table = dict(select_decomp_table())
+    for op in (torch.ops.aten.embedding_dense_backward.default,):
+        table.pop(op, None)
+    return table
+
+
+def capture_config() -> AbstractContextManager[Any]:
+    """Settings under which a model is captured: equal sizes are never taken for the same, LSTM and GRU are traced."""
+    stack = ExitStack()
+    stack.enter_context(torch.fx.experimental._config.patch(use_duck_shape=False))
+    stack.enter_context(torch._dynamo.config.patch(allow_rnn=True))
+    return stack
+
+
+def partition(
+    module: GraphModule, inputs: Sequence[Any], *, num_fwd_outputs: int, memory_budget: float, **kwargs: Any
+) -> tuple[GraphModule, GraphModule]:
+    """Split a joint graph into forward and backward by min-cut rematerialisation."""
+    with torch._functorch.config.patch(activation_memory_budget=memory_budget):
+        return min_cut_rematerialization_partition(
+            module, inputs, compiler="inductor", num_fwd_outputs=num_fwd_outputs, **kwargs
+        )
+
+
+def compile_eager(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memory_budget: float) -> Compiled:
+    """Rewrite the joint graph of `gm`, partition it and run both halves op by op."""
+
+    def rewrite_and_partition(joint: GraphModule, joint_inputs: Sequence[Any], **kwargs: Any) -> Any:
+        rewritten = GraphModule(joint, rewrite(joint, joint_inputs))
+        return partition(rewritten, joint_inputs, memory_budget=memory_budget, **kwargs)
+
+    def run_as_is(half: GraphModule, _: Sequence[Any]) -> Compiled:
+        return half.forward
+
+    backend = aot_autograd(
+        fw_compiler=run_as_is,
+        bw_compiler=run_as_is,
+        partition_fn=rewrite_and_partition,
+        decompositions=decompositions(),
+    )
+    return backend(gm, inputs)
+
+
+def compile_inductor(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memory_budget: float) -> Compiled:
+    """Rewrite the joint graph of `gm` before Inductor's own passes see it, and compile it."""
+
+    def rewrite_in_place(graph: Graph) -> None:
+        owner = graph.owning_module
+        new = rewrite(owner, [n.meta.get("val") for n in graph.nodes if n.op == "placeholder"])
+        for node in reversed(list(graph.nodes)):
+            graph.erase_node(node)
+        copies: dict[Any, Any] = {}
+        output = graph.graph_copy(new, copies)
+        graph.output(output).meta = dict(new.output_node().meta)
+
+    patches = {"joint_custom_pre_pass": rewrite_in_place}
+    with torch._functorch.config.patch(activation_memory_budget=memory_budget):
+        return torch._inductor.compile_fx.compile_fx(
+            gm, list(inputs), config_patches=patches, decompositions=decompositions()
+        )
+
+
+def mark_batch(x: Tensor, dim: int) -> None:
+    """Ask the tracer to keep the size of `dim` symbolic; it refuses programs that need it fixed."""
+    torch._dynamo.mark_dynamic(x, dim)
