@@ -14,7 +14,8 @@ from dpgraph.capture.joint import JointGraph
 from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.fallback import map_over_samples
 from dpgraph.gradients.forms import Form, Gradient
-from dpgraph.gradients.registry import GRADIENT_RULES, LINEAR_RULES, PerSampleTensor
+from dpgraph.gradients.registry import PerSampleTensor
+from dpgraph.gradients.rules import GRADIENT_RULES, LINEAR_RULES
 from dpgraph.provenance.lattice import PerSample, Shared
 from dpgraph.provenance.registry import Results, size_of
 from dpgraph.sites.find import Site

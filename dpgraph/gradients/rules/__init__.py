@@ -1,5 +1,6 @@
-"""Gradient rules by family; importing this package registers them all."""
+"""Gradient rules by family; whoever imports the tables from here has all of them."""
 
-from dpgraph.gradients.rules import convolution, embedding, linear, matmul
+from dpgraph.gradients.registry import GRADIENT_RULES, LINEAR_RULES
+from dpgraph.gradients.rules import convolution, embedding, linear, matmul, sums
 
-__all__ = ["convolution", "embedding", "linear", "matmul"]
+__all__ = ["GRADIENT_RULES", "LINEAR_RULES", "convolution", "embedding", "linear", "matmul", "sums"]

@@ -65,6 +65,8 @@ def _index_samples(step: Step, operand: Node, indices: list[Node | None]) -> Pro
         provenance = step.of(index)
         shift = place + rank - len(step.shape(index))
         if isinstance(provenance, SamplePosition):
+            if isinstance(found, Shared) and step.shape(operand)[dim] == step.batch:
+                continue  # row b of a value that has a row for each place in the batch
             if dim != own or not isinstance(found, PerSample) or (found.outer, found.inner) != (1, 1):
                 return step.mixed("uses the position of a sample in the batch as data")
             samples.add((provenance.axis + shift, found.outer, found.inner))
