@@ -1,9 +1,12 @@
 """The form of a matrix product: per-sample gradients that are sums of outer products."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.forms import Form, accumulation_dtype, mask_samples
 
 __all__ = ["Outer"]
@@ -11,7 +14,7 @@ __all__ = ["Outer"]
 
 @dataclass(frozen=True, slots=True)
 class Outer(Form):
-    """G_b = sum_t u_bt v_bt^T, with u [B, T, p], v [B, T, d].
+    """G_b = sum_t u_bt v_bt^T, with u [B, T, p], v [B, T, d], seen as `shape` if that is not [p, d].
 
     The ghost norm (Goodfellow 2015, arXiv:1510.01799; Li et al. 2022, arXiv:2110.05679, section 4) needs the two Gram
     matrices of a sample alone, never its gradient [p, d].
@@ -19,36 +22,50 @@ class Outer(Form):
 
     u: Tensor
     v: Tensor
+    shape: tuple[int, ...] | None = None
 
     def norm_sq(self) -> Tensor:
         # sum_{s,t} (u_s . u_t) (v_s . v_t)
-        dtype = accumulation_dtype(self.u.dtype)
-        u, v = self.u.to(dtype), self.v.to(dtype)
-        return ((u @ u.mT) * (v @ v.mT)).sum((1, 2))
+        return self._gram_dot(self)
 
     def dot(self, other: Form) -> Tensor:
         if not isinstance(other, Outer):
             return other.dot(self)
-        # sum_{s,t} (u_s . p_t) (v_s . q_t)
-        dtype = accumulation_dtype(self.u.dtype)
-        gram_u = self.u.to(dtype) @ other.u.mT.to(dtype)
-        gram_v = self.v.to(dtype) @ other.v.mT.to(dtype)
-        return (gram_u * gram_v).sum((1, 2))
+        if self.v.shape[2] == other.v.shape[2]:
+            return self._gram_dot(other)
+        return Dense(self.materialise()).dot(other)
 
     def weighted_sum(self, w: Tensor) -> Tensor:
         # sum_{b,t} u_bt (w_b v_bt)^T, one matrix product
         u, v = mask_samples(self.u, w), mask_samples(self.v, w)
         scale = w.to(u.dtype).reshape(-1, 1, 1)
         u, v = (u * scale, v) if u.shape[-1] < v.shape[-1] else (u, v * scale)
-        return u.reshape(-1, u.shape[-1]).mT @ v.reshape(-1, v.shape[-1])
+        total = u.reshape(-1, u.shape[-1]).mT @ v.reshape(-1, v.shape[-1])
+        return total if self.shape is None else total.reshape(self.shape)
 
     def materialise(self) -> Tensor:
-        # [B, p, d]
-        return self.u.mT @ self.v
+        # [B, *shape]
+        g = self.u.mT @ self.v
+        return g if self.shape is None else g.reshape(g.shape[0], *self.shape)
 
     def scaled(self, c: Tensor | float) -> "Outer":
-        return Outer(self.u, self.v * c)
+        return Outer(self.u, self.v * c, self.shape)
 
     def transposed(self) -> "Outer":
-        """G_b^T."""
+        """G_b^T, of a form that is seen as [p, d]."""
+        assert self.shape is None, "only a matrix has a transpose"
         return Outer(self.v, self.u)
+
+    def seen_as(self, shape: Sequence[int]) -> "Outer":
+        """The same gradients in another shape of as many elements, one of which may be -1."""
+        rows, columns = self.u.shape[2], self.v.shape[2]
+        missing = rows * columns // math.prod(s for s in shape if s != -1)
+        full = tuple(missing if s == -1 else s for s in shape)
+        return Outer(self.u, self.v, None if full == (rows, columns) else full)
+
+    def _gram_dot(self, other: "Outer") -> Tensor:
+        # sum_{s,t} (u_s . p_t) (v_s . q_t)
+        dtype = accumulation_dtype(self.u.dtype)
+        gram_u = self.u.to(dtype) @ other.u.mT.to(dtype)
+        gram_v = self.v.to(dtype) @ other.v.mT.to(dtype)
+        return (gram_u * gram_v).sum((1, 2))

@@ -31,7 +31,7 @@ class Rows(Form):
         match other:
             case Rows():
                 return self._same_row_dot(other)
-            case Outer(u=u, v=v):
+            case Outer(u=u, v=v, shape=None):
                 # sum_{s,t} u_t[index_s] (v_s . q_t)
                 dtype = accumulation_dtype(self.v.dtype)
                 index = self.index.unsqueeze(1).expand(-1, u.shape[1], -1)

@@ -59,16 +59,15 @@ def div(gradient: Any, divisor: Any) -> Gradient | None:
 def transpose(gradient: Gradient, *dims: Any) -> Gradient | None:
     """Outer products transpose by swapping their factors."""
     swaps = dims in ((), ([1, 0],), (0, 1), (1, 0))
-    if not swaps or not all(isinstance(form, Outer) for form in gradient):
-        return None
-    return tuple(form.transposed() for form in gradient if isinstance(form, Outer))
+    matrices = [form for form in gradient if isinstance(form, Outer) and form.shape is None]
+    return tuple(form.transposed() for form in matrices) if swaps and len(matrices) == len(gradient) else None
 
 
 @linear_rule(aten.view.default, aten.reshape.default, aten._unsafe_view.default)
 def view(gradient: Gradient, shape: Any) -> Gradient | None:
     """Dense gradients are reshaped each by itself; a shape that is the same changes nothing."""
-    if all(isinstance(form, Outer) and list(shape) == [form.u.shape[-1], form.v.shape[-1]] for form in gradient):
-        return gradient
+    if all(isinstance(form, Outer) for form in gradient):
+        return tuple(form.seen_as(shape) for form in gradient if isinstance(form, Outer))
     if not all(isinstance(form, Dense) for form in gradient):
         return None
     known = math.prod(s for s in shape if s != -1)
