@@ -9,6 +9,7 @@ Sources: Koskela et al. 2020 (arXiv:1906.03049), Gopi et al. 2021 (arXiv:2106.02
 """
 
 import math
+from collections.abc import Callable
 
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent, calibrate_dp_mechanism
 from dp_accounting.mechanism_calibration import ExplicitBracketInterval
@@ -90,3 +91,48 @@ def calibrate_noise_multiplier(
         tol=tolerance,
     )
     return float(sigma)
+
+
+def _find_bracket(spent: Callable[[float], float], target: float) -> tuple[float, float]:
+    """Two multipliers, a factor of 2 apart, of which the first spends more than the target and the second does not."""
+    sigma = 1.0
+    if spent(sigma) > target:
+        while sigma < LARGEST_NOISE_MULTIPLIER:
+            sigma *= 2
+            if spent(sigma) <= target:
+                return sigma / 2, sigma
+    else:
+        while sigma > SMALLEST_NOISE_MULTIPLIER:
+            sigma /= 2
+            if spent(sigma) > target:
+                return sigma, 2 * sigma
+    raise ArgumentError(
+        f"no noise multiplier from 1/64 to 2^20 spends just target_epsilon = {target!r}",
+        why="the noise would be none to speak of, or would leave nothing of the gradients",
+        fix="choose a target_epsilon between 0.01 and 100, a delta of at least 1e-15, and a sensible number of steps",
+    )
+
+
+def _event(noise_multiplier: float, sampling_probability: float, steps: int) -> SelfComposedDpEvent:
+    step = PoissonSampledDpEvent(sampling_probability, GaussianDpEvent(noise_multiplier))
+    return SelfComposedDpEvent(step, steps)
+
+
+def _accountant(noise_multiplier: float) -> PLDAccountant:
+    """An accountant whose grid is coarser by a power of two where losses are large: less memory, and still a bound."""
+    # a step's losses grow as 1 / (2 sigma^2); grids by powers of two are nested, so that a coarser one bounds a finer
+    doublings = max(0, math.ceil(-2 * math.log2(2 * noise_multiplier)))
+    return PLDAccountant(value_discretization_interval=GRID * 2**doublings)
+
+
+def _require_mechanism(sampling_probability: float, steps: int, delta: float, min_steps: int = 0) -> None:
+    require_probability(
+        "sampling_probability",
+        sampling_probability,
+        may_be_one=True,
+        why="amplification by sampling is computed from this probability",
+    )
+    require_probability(
+        "delta", delta, may_be_one=False, why="it is the probability with which the epsilon may be exceeded"
+    )
+    require_count("steps", steps, minimum=min_steps, why="every step spends privacy")

@@ -34,7 +34,7 @@ class PoissonSampler:
     >>> len(sampler), sampler.expected_batch_size
     (3, 5.0)
     >>> [batch.numel() for batch in sampler]
-    [6, 2, 4]
+    [4, 7, 4]
     """
 
     def __init__(

@@ -1,7 +1,10 @@
-"""Gradient rule of a table lookup.
+"""Gradient rules of table lookups.
 
 Letters: B samples, T lookups of one sample, d columns of the table.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,3 +29,18 @@ def embedding(
     if padding >= 0:
         v = torch.where((index == padding).unsqueeze(-1), 0, v)
     return Rows(index, v, num_rows)
+
+
+@gradient_rule(aten.index_put.default, aten._unsafe_index_put.default)
+def index_put(
+    zeros: Any, indices: Sequence[Any], values: PerSampleTensor | Tensor, accumulate: bool = False
+) -> Form | None:
+    """A table [num_rows, d] that was read as table[index]; other ways to index are left to the fallback."""
+    if not (isinstance(zeros, Tensor) and zeros.ndim == 2 and len(indices) == 1 and isinstance(values, PerSampleTensor)):
+        return None
+    v, (index,) = values.stack, indices
+    rows = index.stack if isinstance(index, PerSampleTensor) else index.expand(v.shape[0], *index.shape)
+    if rows.dtype.is_floating_point or rows.dtype == torch.bool or v.ndim != rows.ndim + 1:
+        return None
+    rows = rows.flatten(1) if rows.ndim > 1 else rows.unsqueeze(1)
+    return Rows(rows % zeros.shape[0], v.reshape(*rows.shape, -1), zeros.shape[0])

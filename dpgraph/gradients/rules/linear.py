@@ -1,9 +1,10 @@
 """How ops that are linear and see no sample carry a per-sample gradient on to the parameter.
 
-Only ops that a form survives stand here; all others materialise it and are applied to each sample by the fallback.
+A rule is given the gradient, a tuple of forms, in place of the sum that the op got. It returns None for what it does
+not treat; the gradient is then materialised and the op mapped over the samples.
 """
 
-import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,18 @@ from dpgraph.gradients.registry import linear_rule
 
 aten = torch.ops.aten
 prims = torch.ops.prims
+
+
+def _dense(gradient: Gradient, change: Callable[[Tensor], Tensor]) -> Gradient | None:
+    """`change` applied to the stacks [B, *shape], if all forms hold one already."""
+    stacks = [form.g for form in gradient if isinstance(form, Dense)]
+    return tuple(Dense(change(g)) for g in stacks) if len(stacks) == len(gradient) else None
+
+
+def _matrices(gradient: Gradient, change: Callable[[Outer], Outer]) -> Gradient | None:
+    """`change` applied to the outer products, if all forms are plain ones."""
+    forms = [form for form in gradient if isinstance(form, Outer) and form.shape is None]
+    return tuple(change(form) for form in forms) if len(forms) == len(gradient) else None
 
 
 @linear_rule(aten.alias.default, aten.clone.default, aten.detach.default, prims.convert_element_type.default)
@@ -42,8 +55,10 @@ def neg(gradient: Gradient) -> Gradient:
 def mul(a: Any, b: Any) -> Gradient | None:
     """By a scalar; by anything larger, elements change apart."""
     gradient, factor = (a, b) if isinstance(a, tuple) else (b, a)
-    if isinstance(factor, tuple) or (isinstance(factor, Tensor) and factor.ndim > 0):
+    if isinstance(factor, tuple):
         return None
+    if isinstance(factor, Tensor) and factor.ndim > 0:
+        return _dense(gradient, lambda g: g * factor) if _keeps_shape(gradient, factor) else None
     return tuple(form.scaled(factor) for form in gradient)
 
 
@@ -55,22 +70,118 @@ def div(gradient: Any, divisor: Any) -> Gradient | None:
     return tuple(form.scaled(1 / divisor) for form in gradient)
 
 
-@linear_rule(aten.permute.default, aten.t.default, aten.transpose.int)
-def transpose(gradient: Gradient, *dims: Any) -> Gradient | None:
+def _keeps_shape(gradient: Gradient, factor: Tensor) -> bool:
+    """Whether the factor broadcasts to the gradient's shape, and not the other way round."""
+    shapes = [form.g.shape[1:] for form in gradient if isinstance(form, Dense)]
+    return bool(shapes) and all(len(shape) == factor.ndim and shape == factor.shape for shape in shapes)
+
+
+@linear_rule(aten.mm.default)
+def mm(a: Any, b: Any) -> Gradient | None:
+    """By a matrix that all samples share: (u v^T) M = u (M^T v)^T and M (u v^T) = (M u) v^T."""
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return None
+    if isinstance(a, tuple):
+        return _matrices(a, lambda form: Outer(form.u, form.v @ b)) or _dense(a, lambda g: g @ b)
+    return _matrices(b, lambda form: Outer(form.u @ a.mT, form.v)) or _dense(b, lambda g: a @ g)
+
+
+@linear_rule(aten.permute.default)
+def permute(gradient: Gradient, dims: Sequence[int]) -> Gradient | None:
     """Outer products transpose by swapping their factors."""
-    swaps = dims in ((), ([1, 0],), (0, 1), (1, 0))
-    matrices = [form for form in gradient if isinstance(form, Outer) and form.shape is None]
-    return tuple(form.transposed() for form in matrices) if swaps and len(matrices) == len(gradient) else None
+    if list(dims) == [1, 0] and (swapped := _matrices(gradient, Outer.transposed)) is not None:
+        return swapped
+    return _dense(gradient, lambda g: g.permute(0, *(1 + d % len(dims) for d in dims)))
+
+
+@linear_rule(aten.t.default)
+def t(gradient: Gradient) -> Gradient | None:
+    """The transpose of a matrix; a vector stays."""
+    return _matrices(gradient, Outer.transposed) or _dense(gradient, lambda g: g.mT if g.ndim == 3 else g)
+
+
+@linear_rule(aten.transpose.int)
+def transpose(gradient: Gradient, a: int, b: int) -> Gradient | None:
+    """Two axes change places."""
+    return _dense(gradient, lambda g: g.transpose(_stacked(g, a), _stacked(g, b)))
 
 
 @linear_rule(aten.view.default, aten.reshape.default, aten._unsafe_view.default)
-def view(gradient: Gradient, shape: Any) -> Gradient | None:
-    """Dense gradients are reshaped each by itself; a shape that is the same changes nothing."""
+def view(gradient: Gradient, shape: Sequence[int]) -> Gradient | None:
+    """Another shape of as many elements."""
     if all(isinstance(form, Outer) for form in gradient):
         return tuple(form.seen_as(shape) for form in gradient if isinstance(form, Outer))
-    if not all(isinstance(form, Dense) for form in gradient):
+    return _dense(gradient, lambda g: g.flatten(1).unflatten(1, tuple(shape)) if shape else g.flatten(1).squeeze(1))
+
+
+@linear_rule(aten.unsqueeze.default)
+def unsqueeze(gradient: Gradient, dim: int) -> Gradient | None:
+    """A new axis of size 1."""
+    return _dense(gradient, lambda g: g.unsqueeze(1 + dim if dim >= 0 else dim))
+
+
+@linear_rule(aten.squeeze.dims, aten.squeeze.dim)
+def squeeze(gradient: Gradient, dims: int | Sequence[int]) -> Gradient | None:
+    """Axes of size 1 go."""
+    several = (dims,) if isinstance(dims, int) else tuple(dims)
+    return _dense(gradient, lambda g: g.squeeze(tuple(_stacked(g, d) for d in several)))
+
+
+@linear_rule(aten.expand.default)
+def expand(gradient: Gradient, shape: Sequence[int], implicit: bool = False) -> Gradient | None:
+    """Axes of size 1 repeat, new ones come first."""
+
+    def change(g: Tensor) -> Tensor:
+        missing = len(shape) - (g.ndim - 1)
+        return g.reshape(g.shape[0], *[1] * missing, *g.shape[1:]).expand(-1, *shape)
+
+    return _dense(gradient, change)
+
+
+@linear_rule(aten.slice.Tensor)
+def slice_(gradient: Gradient, dim: int = 0, *window: Any) -> Gradient | None:
+    """A part along one axis."""
+    return _dense(gradient, lambda g: aten.slice.Tensor(g, _stacked(g, dim), *window))
+
+
+@linear_rule(aten.select.int)
+def select(gradient: Gradient, dim: int, index: int) -> Gradient | None:
+    """One index of one axis."""
+    return _dense(gradient, lambda g: g.select(_stacked(g, dim), index))
+
+
+@linear_rule(aten.slice_scatter.default)
+def slice_scatter(whole: Any, gradient: Any, dim: int = 0, *window: Any) -> Gradient | None:
+    """The gradient as a part of zeros."""
+    if isinstance(whole, tuple):
         return None
-    known = math.prod(s for s in shape if s != -1)
-    dense = [form.materialise() for form in gradient]
-    full = [s if s != -1 else math.prod(dense[0].shape[1:]) // known for s in shape]
-    return tuple(Dense(g.reshape(g.shape[0], *full)) for g in dense)
+    return _dense(gradient, lambda g: aten.slice_scatter(_for_each(whole, g), g, 1 + dim % whole.ndim, *window))
+
+
+@linear_rule(aten.select_scatter.default)
+def select_scatter(whole: Any, gradient: Any, dim: int, index: int) -> Gradient | None:
+    """The gradient as one index of zeros."""
+    if isinstance(whole, tuple):
+        return None
+    return _dense(gradient, lambda g: aten.select_scatter(_for_each(whole, g), g, 1 + dim % whole.ndim, index))
+
+
+@linear_rule(aten.constant_pad_nd.default)
+def pad(gradient: Gradient, widths: Sequence[int], value: float = 0) -> Gradient | None:
+    """Zeros around; axes are counted from the last, so the samples' one is not touched."""
+    return _dense(gradient, lambda g: aten.constant_pad_nd(g, widths, value))
+
+
+@linear_rule(aten.flip.default, prims.rev.default)
+def flip(gradient: Gradient, dims: Sequence[int]) -> Gradient | None:
+    """Axes run backwards."""
+    return _dense(gradient, lambda g: g.flip([_stacked(g, d) for d in dims]))
+
+
+def _stacked(g: Tensor, dim: int) -> int:
+    """Axis `dim` of one sample's gradient, as an axis of the stack."""
+    return 1 + dim % (g.ndim - 1)
+
+
+def _for_each(whole: Tensor, g: Tensor) -> Tensor:
+    return whole.expand(g.shape[0], *whole.shape)

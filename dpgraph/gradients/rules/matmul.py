@@ -1,11 +1,12 @@
 """Gradient rules of matrix products over positions: linear layers, in whatever way they were written.
 
-Letters: B samples, T positions of one sample, p rows and d columns of the gradient.
+Letters: B samples, T positions of one sample, p rows and d columns of the gradient, H products side by side.
 """
 
 import torch
 from torch import Tensor
 
+from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.forms import Form
 from dpgraph.gradients.outer import Outer
 from dpgraph.gradients.registry import PerSampleTensor, gradient_rule
@@ -19,3 +20,20 @@ def mm(a: PerSampleTensor | Tensor, b: PerSampleTensor | Tensor) -> Form | None:
     if not (isinstance(a, PerSampleTensor) and isinstance(b, PerSampleTensor)):
         return None
     return Outer(a.stack.mT, b.stack)
+
+
+@gradient_rule(aten.bmm.default)
+def bmm(a: PerSampleTensor | Tensor, b: PerSampleTensor | Tensor) -> Form | None:
+    """G_b = A_b B_b for each of H pairs: A_b [H, p, T], B_b [H, T, d]."""
+    if not (isinstance(a, PerSampleTensor) and isinstance(b, PerSampleTensor)):
+        return None
+    return Dense(a.stack @ b.stack)
+
+
+@gradient_rule(aten.mv.default, aten.dot.default)
+def mv(a: PerSampleTensor | Tensor, b: PerSampleTensor | Tensor) -> Form | None:
+    """G_b = A_b b_b with A_b [p, T] or [T], b_b [T]."""
+    if not (isinstance(a, PerSampleTensor) and isinstance(b, PerSampleTensor)):
+        return None
+    product = (a.stack.unsqueeze(-2) if a.stack.ndim == 2 else a.stack) @ b.stack.unsqueeze(-1)
+    return Dense(product.flatten(1) if a.stack.ndim == 3 else product.flatten())

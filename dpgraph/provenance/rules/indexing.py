@@ -5,6 +5,7 @@ from torch.fx import Node
 
 from dpgraph.provenance.lattice import PerSample, Provenance, SamplePosition, Shared, SummedOverSamples
 from dpgraph.provenance.registry import Step, transfer
+from dpgraph.provenance.rules.pointwise import is_zero
 
 aten = torch.ops.aten
 
@@ -119,8 +120,7 @@ def index_put(step: Step) -> Provenance:
 def _put(step: Step, operand: Node, indices: list[Node | None], values: Node, accumulates: bool) -> Provenance:
     found, put = step.of(operand), step.of(values)
     if isinstance(put, SummedOverSamples):
-        linear = accumulates and isinstance(found, Shared) and _all_shared(step, indices)
-        return put if linear else step.mixed("writes it at places that depend on samples")
+        return put if is_zero(operand) and _all_shared(step, indices) else step.mixed("writes it at places that depend on samples")
     place, rank, goes = _result_axes(step, operand, indices)
     back = {there: here for here, there in goes.items()}
     depends = [step.of(x) for x in indices if x is not None]
@@ -144,7 +144,7 @@ def _put(step: Step, operand: Node, indices: list[Node | None], values: Node, ac
         sample = PerSample(axis, *next(iter(samples))[1:]) if samples else PerSample(axis)
         same = isinstance(found, Shared) or (found.axis, found.outer, found.inner) == (axis, sample.outer, sample.inner)
         return sample if ok and same else step.mixed("writes to places of other samples")
-    if not axes and accumulates and isinstance(found, Shared) and len(samples) == 1:
+    if not axes and accumulates and is_zero(operand) and len(samples) == 1:
         return SummedOverSamples(step.node)
     return step.mixed("writes to places that several samples share")
 
@@ -189,13 +189,12 @@ def scatter(step: Step) -> Provenance:
     adds = step.node.target is aten.scatter_add.default
     put = step.of(source)
     if isinstance(put, SummedOverSamples):
-        linear = adds and isinstance(step.of(operand), Shared) and isinstance(step.of(where), Shared)
-        return put if linear else step.mixed("writes it at places that depend on samples")
+        return put if is_zero(operand) and isinstance(step.of(where), Shared) else step.mixed("writes it at places that depend on samples")
     written = step.agreed([x for x in (where, source) if isinstance(x, Node)])
     if not isinstance(written, PerSample):
         return written or step.of(operand)
     if written.axis == dim % len(step.out_shape):
-        sums = adds and isinstance(step.of(operand), Shared)
+        sums = adds and is_zero(operand)
         return SummedOverSamples(step.node) if sums else step.mixed("writes to places that several samples share")
     agreed = step.agreed([x for x in (operand, where, source) if isinstance(x, Node)])
     return agreed or Shared()

@@ -12,6 +12,7 @@ from dpgraph.provenance.lattice import (
     SummedOverSamples,
 )
 from dpgraph.provenance.registry import Results, Step, size_of, transfer
+from dpgraph.provenance.rules.pointwise import is_zero
 
 aten = torch.ops.aten
 
@@ -49,8 +50,7 @@ def view(step: Step) -> Provenance:
     if isinstance(found, (Shared, SummedOverSamples)):
         return found
     old, new = step.shape(step.node.args[0]), step.out_shape
-    outer, inner = (found.outer, found.inner) if isinstance(found, PerSample) else (ONE, ONE)
-    before = sympy.Mul(*old[: found.axis]) * outer if not _is_refused(found) else ONE
+    before = sympy.Mul(*old[: _axis(found)]) * (found.outer if isinstance(found, PerSample) else ONE)
     for axis, size in enumerate(new):
         new_outer = _quotient(before, sympy.Mul(*new[:axis]))
         new_inner = None if new_outer is None else _quotient(size, new_outer * step.batch)
@@ -60,10 +60,6 @@ def view(step: Step) -> Provenance:
             return SamplePosition(axis, found.origin) if new_outer == new_inner == 1 else step.mixed("reshapes it")
         return PerSample(axis, new_outer, new_inner)
     return step.mixed("reshapes the batch so that one axis holds parts of several samples")
-
-
-def _is_refused(found: Provenance) -> bool:
-    return not isinstance(found, (PerSample, SamplePosition))
 
 
 def _quotient(numerator: sympy.Expr, denominator: sympy.Expr) -> sympy.Expr | None:
@@ -194,7 +190,7 @@ def cat(step: Step) -> Provenance:
     if all(isinstance(p, (Shared, SummedOverSamples)) for p in found):
         sums = [p for p in found if isinstance(p, SummedOverSamples)]
         shared = [x for x, p in zip(parts, found, strict=True) if isinstance(p, Shared)]
-        from_zeros = all(x.target is aten.full.default and x.args[1] == 0 for x in shared)
+        from_zeros = all(is_zero(x) for x in shared)
         return sums[0] if not shared or from_zeros else step.mixed("joins it with a constant")
     agreed = [p for p in found if isinstance(p, PerSample)]
     if any(isinstance(p, (SummedOverSamples, SamplePosition)) for p in found):
@@ -225,7 +221,7 @@ def scatter_part(step: Step) -> Provenance:
     dim = step.arg(2, "dim", 0) % _rank(step)
     found, piece = step.of(whole), step.of(part)
     if isinstance(piece, SummedOverSamples) and isinstance(found, Shared):
-        return piece if _made_of_zeros(whole) else step.mixed("puts it into a constant")
+        return piece if is_zero(whole) else step.mixed("puts it into a constant")
     if isinstance(piece, PerSample):
         axis = piece.axis + (selects and dim <= piece.axis)
         if dim == axis and (selects or step.out_shape[dim] != step.shape(part)[dim]):
@@ -241,11 +237,7 @@ def scatter_part(step: Step) -> Provenance:
     return step.mixed("writes it into another value")
 
 
-def _made_of_zeros(operand: torch.fx.Node) -> bool:
-    return operand.target is aten.full.default and operand.args[1] == 0
-
-
-@transfer(aten.flip.default)
+@transfer(aten.flip.default, torch.ops.prims.rev.default)
 def flip(step: Step) -> Provenance:
     """Reversal of some axes."""
     found = step.of(step.node.args[0])
