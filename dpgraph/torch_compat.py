@@ -22,6 +22,7 @@ from torch._functorch._aot_autograd.descriptors import (
     PlainAOTOutput,
     TangentAOTInput,
 )
+from torch._functorch.aot_autograd import make_boxed_func
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._guards import TracingContext
 from torch._inductor.decomposition import select_decomp_table
@@ -53,6 +54,7 @@ __all__ = [
     "compile_inductor",
     "current_fake_mode",
     "decompositions",
+    "find_operators",
     "make_fx",
     "partition",
     "tree_flatten",
@@ -106,7 +108,7 @@ def compile_eager(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memo
         return partition(rewritten, joint_inputs, memory_budget=memory_budget, **kwargs)
 
     def run_as_is(half: GraphModule, _: Sequence[Any]) -> Compiled:
-        return half.forward
+        return make_boxed_func(half.forward)
 
     backend = aot_autograd(
         fw_compiler=run_as_is,
@@ -130,10 +132,25 @@ def compile_inductor(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, m
         graph.output(output).meta = dict(new.output_node().meta)
 
     patches = {"joint_custom_pre_pass": rewrite_in_place}
-    with torch._functorch.config.patch(activation_memory_budget=memory_budget):
+    # A cached compilation would skip the rewriting, whose provenance the caller needs.
+    settings = {"activation_memory_budget": memory_budget, "enable_autograd_cache": False}
+    with torch._functorch.config.patch(settings):
         return torch._inductor.compile_fx.compile_fx(
             gm, list(inputs), config_patches=patches, decompositions=decompositions()
         )
+
+
+def find_operators(*names: str) -> list[OpOverload]:
+    """Those of the operators, as "aten.mm.default", that this version of torch has."""
+    found: Any
+    operators = []
+    for name in names:
+        found = torch.ops
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is not None:
+            operators.append(found)
+    return operators
 
 
 def mark_batch(x: Tensor, dim: int) -> None:

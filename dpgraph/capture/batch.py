@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dpgraph.errors import ArgumentError
@@ -99,10 +98,10 @@ def _axis(name: str, leaf: Any, batch_dims: BatchDims) -> int | None:
 
 
 def _padded(x: Tensor, axis: int, rows: int) -> Tensor:
-    """x with rows of zeros at the end of `axis`, up to `rows`; x itself if it has them."""
-    missing = rows - x.shape[axis]
-    if missing <= 0:
+    """x with `rows` along `axis`: copies of a single sample, zeros for an empty batch; x itself if it has them."""
+    present = x.shape[axis]
+    if present >= rows:
         return x
-    shape = list(x.shape)
-    shape[axis] = missing
-    return torch.cat([x, x.new_zeros(shape)], axis)
+    if present == 1:
+        return x.repeat_interleave(rows, axis)
+    return x.new_zeros([*x.shape[:axis], rows, *x.shape[axis + 1 :]])

@@ -17,6 +17,7 @@ from dpgraph.torch_compat import (
     GradAOTOutput,
     InputMutationAOTOutput,
     PlainAOTInput,
+    PlainAOTOutput,
     TangentAOTInput,
     current_fake_mode,
 )
@@ -121,8 +122,6 @@ def read_joint(joint: GraphModule, found: GraphInputs, batch: sympy.Symbol) -> J
         elif descriptor.grad_of.idx == found.probe:
             probe_gradient = i
     assert probe_gradient >= 0, "the probe has no gradient slot"
-    num_forward = sum(not isinstance(inputs.get(n.name), Tangent) for n in placeholders)
-    num_forward_outputs = len(outputs) - num_forward
     return JointGraph(
         graph=joint.graph,
         batch_symbol=batch,
@@ -131,9 +130,15 @@ def read_joint(joint: GraphModule, found: GraphInputs, batch: sympy.Symbol) -> J
         gradients=MappingProxyType(gradients),
         probe_gradient=probe_gradient,
         mutations=tuple(i for i, d in enumerate(descriptors) if isinstance(d, InputMutationAOTOutput)),
-        num_forward_outputs=num_forward_outputs,
+        returned=_returned(descriptors, outputs),
         module=joint,
     )
+
+
+def _returned(descriptors: Sequence[Any], outputs: Sequence[Any]) -> tuple[str | None, ...]:
+    """Names of the nodes that the captured graph returned, in its order."""
+    found = {d.idx: x for d, x in zip(descriptors, outputs, strict=True) if isinstance(d, PlainAOTOutput)}
+    return tuple(x.name if (x := found.get(i)) is not None else None for i in range(max(found, default=-1) + 1))
 
 
 def _unsupported(descriptor: object) -> UnsupportedProgramError:

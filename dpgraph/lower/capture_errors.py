@@ -3,13 +3,13 @@
 import re
 from typing import Any
 
-import torch
+import sympy
 
 from dpgraph.capture.place import parse_line
 from dpgraph.errors import CaptureError, DPGraphError, Place, SourceLine, UnsoundProgramError
 from dpgraph.torch_compat import BackendCompilerFailed, ConstraintViolationError, ShapeEnv
 
-__all__ = ["batch_size_fixed", "translate"]
+__all__ = ["batch_size_fixed", "find_specialisation", "translate"]
 
 WHY_ONE_GRAPH = "only a graph that holds the whole forward and backward can be shown to keep the samples apart"
 USER_CODE = re.compile(r"from user code:(?P<trace>.*)", re.DOTALL)
@@ -40,18 +40,12 @@ def batch_size_fixed(detail: str, line: SourceLine | None) -> UnsoundProgramErro
     )
 
 
-def specialisation_of(env: ShapeEnv, symbol: Any) -> tuple[str, SourceLine | None]:
-    """What fixed a symbol to a number, and the user's line that did."""
+def find_specialisation(env: ShapeEnv) -> tuple[str, SourceLine | None]:
+    """The first guard that fixed a size to a number, and the user's line that it comes from."""
     for guard in env.guards:
-        if symbol in guard.expr.free_symbols and isinstance(guard.expr, _equality()):
+        if isinstance(guard.expr, sympy.Eq) and any(side.is_Integer for side in guard.expr.args):
             return str(guard.expr), parse_line(_trace_of(guard))
-    return f"{symbol} = {env.replacements.get(symbol)}", None
-
-
-def _equality() -> Any:
-    import sympy
-
-    return sympy.Eq
+    return "the number of samples became a constant", None
 
 
 def _trace_of(guard: Any) -> str:

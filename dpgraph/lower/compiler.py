@@ -1,6 +1,5 @@
 """The backend that `torch.compile` calls: capture, rewrite, lower."""
 
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,10 +9,11 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule
 
 from dpgraph.capture.trace import batch_symbol, find_inputs, read_joint, require_all_gradients
-from dpgraph.lower.capture_errors import batch_size_fixed, specialisation_of
+from dpgraph.lower.capture_errors import batch_size_fixed, find_specialisation
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting, rewrite
+from dpgraph.provenance.lattice import Provenance
 from dpgraph.torch_compat import compile_eager, compile_inductor
 
 __all__ = ["Compiler"]
@@ -36,11 +36,13 @@ class Compiler:
         mechanism: what is trained, and how it is clipped.
         options: how to lower.
         rewritings: one for each capture, in order; the last is that of the newest.
+        produced: provenance of the values that the last call returned, by id.
     """
 
     mechanism: Mechanism
     options: CompileOptions
     rewritings: list[Rewriting] = field(default_factory=list)
+    produced: Mapping[int, Provenance] = field(default_factory=dict)
     _call: Call | None = None
 
     @contextmanager
@@ -65,20 +67,26 @@ class Compiler:
         fake_probe = gm.graph.find_nodes(op="placeholder")[found.probe].meta["example_value"]
         symbol = batch_symbol(fake_probe)
         if symbol is None:
-            raise _fixed(fake_probe)
+            raise batch_size_fixed(*find_specialisation(fake_probe.fake_mode.shape_env))
 
         def rewrite_joint(joint: GraphModule, _: Sequence[Any]) -> Graph:
             read = read_joint(joint, found, symbol)
             if batch_symbol(read.nodes[read.probe].meta["val"]) != symbol:
-                raise _fixed(fake_probe)
+                raise batch_size_fixed(*find_specialisation(fake_probe.fake_mode.shape_env))
             rewriting = rewrite(read, self.mechanism, self.options)
             self.rewritings.append(rewriting)
             return rewriting.result
 
         lower = compile_inductor if self.options.backend == "inductor" else compile_eager
-        return lower(gm, differentiable, rewrite_joint, self.options.memory_budget)
+        compiled = lower(gm, differentiable, rewrite_joint, self.options.memory_budget)
+        return self._noting(compiled, self.rewritings[-1].returned)
 
+    def _noting(self, compiled: Callable[..., Any], returned: Sequence[Provenance]) -> Callable[..., Any]:
+        """`compiled`, which also leaves the provenance of what it returns in `produced`."""
 
-def _fixed(probe: Any) -> Exception:
-    env = probe.fake_mode.shape_env
-    return batch_size_fixed(*specialisation_of(env, probe))
+        def run(*inputs: Any) -> Any:
+            outputs = compiled(*inputs)
+            self.produced = {id(x): p for x, p in zip(outputs, returned, strict=True)}
+            return outputs
+
+        return run

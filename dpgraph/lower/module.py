@@ -11,6 +11,7 @@ from dpgraph.capture.batch import BatchDims, BatchedCall, find_batch
 from dpgraph.errors import ArgumentError
 from dpgraph.lower.capture_errors import translate
 from dpgraph.lower.compiler import Compiler
+from dpgraph.lower.padding import without_padding
 from dpgraph.lower.probed import LossFunction, ProbedModule
 from dpgraph.lower.reversible import ReversibleChange
 from dpgraph.mechanism import Mechanism
@@ -166,7 +167,9 @@ class DPModule(nn.Module):
                 mark_batch(x, call.dims.get(id(x), 0))
             axes = tuple(call.dims[id(x)] for x in rows)
             outputs, _ = self._compiled["call"](probe, rows, axes, args, kwargs, targets)
-        return outputs if call.num_rows == call.num_samples else self._without_padding(outputs, call)
+        if call.num_rows == call.num_samples:
+            return outputs
+        return without_padding(outputs, self._compiler.produced, call)
 
     def _make_probe(self, call: BatchedCall) -> Tensor:
         """Loss scales [B, K]: 1, or B to undo a mean, and 0 for rows of padding."""
@@ -177,10 +180,6 @@ class DPModule(nn.Module):
         probe[: call.num_samples] = scale
         self._probe, self._num_samples = probe.requires_grad_(), call.num_samples
         return self._probe
-
-    def _without_padding(self, outputs: Any, call: BatchedCall) -> Any:
-        """Outputs cut back to the samples that the user gave."""
-        return tree_map(lambda x: _cut(x, call), outputs)
 
     def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by name, those by position first."""
@@ -204,7 +203,3 @@ def _batched(call: BatchedCall) -> tuple[Tensor, ...]:
     found: list[Tensor] = []
     tree_map(lambda x: found.append(x) if id(x) in call.dims else None, call.arguments)
     return tuple(found)
-
-
-def _cut(x: Any, call: BatchedCall) -> Any:
-    return x[: call.num_samples] if isinstance(x, Tensor) and x.ndim and x.shape[0] == call.num_rows else x

@@ -1,10 +1,10 @@
 """The compiler: from the joint graph of ordinary training to that of private training."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from torch.fx import Graph
+from torch.fx import Graph, Node
 
 from dpgraph.capture.joint import JointGraph
 from dpgraph.mechanism import Mechanism
@@ -16,6 +16,8 @@ from dpgraph.passes.prune import prune
 from dpgraph.plan import plan_forms
 from dpgraph.provenance.check import check_soundness
 from dpgraph.provenance.infer import infer_provenance
+from dpgraph.provenance.lattice import Provenance, Shared
+from dpgraph.provenance.registry import Results
 from dpgraph.sites.evaluate import SiteFunction
 from dpgraph.sites.find import Site, find_sites
 
@@ -29,10 +31,12 @@ class Rewriting:
     Attributes:
         stages: the joint graph after each pass, by the pass's name, in order.
         sites: where the samples disappeared.
+        returned: provenance of the values that the captured graph returns, in order.
     """
 
     stages: Mapping[str, JointGraph]
     sites: tuple[Site, ...]
+    returned: tuple[Provenance, ...]
 
     @property
     def result(self) -> Graph:
@@ -70,4 +74,11 @@ def rewrite(captured: JointGraph, mechanism: Mechanism, options: CompileOptions)
         "insert_weighted_sums": with_sums,
         "prune": pruned,
     }
-    return Rewriting(MappingProxyType(stages), sites)
+    return Rewriting(MappingProxyType(stages), sites, tuple(_returned(captured, provenance)))
+
+
+def _returned(captured: JointGraph, provenance: Mapping[Node, Results]) -> Iterator[Provenance]:
+    for name in captured.returned:
+        found = provenance[captured.nodes[name]] if name is not None else Shared()
+        assert not isinstance(found, tuple), f"{name} has several results"
+        yield found

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples
 from dpgraph.provenance.registry import Results, Step, transfer
+from dpgraph.torch_compat import find_operators
 
 aten = torch.ops.aten
 
@@ -76,19 +77,36 @@ def convolution_backward(step: Step) -> Results:
 
 
 @transfer(
-    aten.max_pool2d_with_indices.default,
-    aten.max_pool2d_with_indices_backward.default,
-    aten.avg_pool2d.default,
-    aten.avg_pool2d_backward.default,
-    aten._adaptive_avg_pool2d.default,
-    aten._adaptive_avg_pool2d_backward.default,
-    aten.adaptive_max_pool2d.default,
-    aten._low_memory_max_pool_with_offsets.default if hasattr(aten, "_low_memory_max_pool_with_offsets") else
-    torch.ops.prims._low_memory_max_pool_with_offsets.default,
-    torch.ops.prims._low_memory_max_pool_offsets_to_indices.default,
-    aten.upsample_nearest2d.vec,
-    aten.upsample_bilinear2d.vec,
+    *find_operators(
+        "aten.max_pool2d_with_indices.default",
+        "aten.max_pool2d_with_indices_backward.default",
+        "aten.avg_pool2d.default",
+        "aten.avg_pool2d_backward.default",
+        "aten._adaptive_avg_pool2d.default",
+        "aten._adaptive_avg_pool2d_backward.default",
+        "aten.adaptive_max_pool2d.default",
+        "aten.adaptive_max_pool2d_backward.default",
+        "aten.avg_pool3d.default",
+        "aten.avg_pool3d_backward.default",
+        "aten.max_pool3d_with_indices.default",
+        "aten.max_pool3d_with_indices_backward.default",
+        "aten.upsample_nearest2d.vec",
+        "aten.upsample_bilinear2d.vec",
+        "prims._low_memory_max_pool_with_offsets.default",
+        "prims._low_memory_max_pool_offsets_to_indices.default",
+    )
 )
 def pooling(step: Step) -> Results:
-    """[N, C, H, W]: windows over H and W; a three-dimensional input has C first and no N."""
+    """[N, C, *]: windows over the axes of space; N and C stay apart."""
     return _for_each_result(step, _leading(step, list(step.tensors), num_leading=2), rank=3)
+
+
+@transfer(
+    aten.grid_sampler_2d.default,
+    aten.grid_sampler_2d_backward.default,
+    aten.grid_sampler_3d.default,
+    aten.grid_sampler_3d_backward.default,
+)
+def grid_sampler(step: Step) -> Results:
+    """Images [N, C, *] read at points [N, *, rank]: N stays apart."""
+    return _for_each_result(step, _leading(step, list(step.tensors), num_leading=1), rank=3)

@@ -1,0 +1,66 @@
+"""Give back the outputs that a batch would have had without its rows of padding.
+
+The tracer cannot keep a batch of 0 or 1 symbolic, so `capture.batch` pads it: a single sample with a copy of itself,
+an empty batch with zeros. The rows of padding get weight 0 in every gradient; here they leave the outputs.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpgraph.capture.batch import BatchedCall
+from dpgraph.provenance.lattice import PerSample, Provenance, SummedOverSamples
+from dpgraph.torch_compat import tree_map
+
+__all__ = ["without_padding"]
+
+
+def without_padding(outputs: Any, known: Mapping[int, Provenance], call: BatchedCall) -> Any:
+    """Outputs of a padded call as they are for the samples that the user gave.
+
+    Args:
+        outputs: what the module returned, tensors in any nesting.
+        known: provenance of tensors among them, by id.
+        call: the padded call.
+    """
+
+    def undo(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        if id(x) in call.dims:
+            return x.narrow(call.dims[id(x)], 0, call.num_samples)
+        match known.get(id(x)):
+            case PerSample() as found:
+                return _cut(x, found, call)
+            case SummedOverSamples(scaled_by_batch_size=None):
+                return _sum_without_copies(x, call)
+            case SummedOverSamples():
+                return _mean_without_copies(x, call)
+            case _:
+                return x
+
+    return tree_map(undo, outputs)
+
+
+def _cut(x: Tensor, found: PerSample, call: BatchedCall) -> Tensor:
+    """The first `num_samples` of the rows, in each of the outer blocks."""
+    outer, inner = (int(f) if f.is_Integer else -1 for f in (found.outer, found.inner))
+    split = x.unflatten(found.axis, (outer, call.num_rows, inner))
+    return split.narrow(found.axis + 1, 0, call.num_samples).flatten(found.axis, found.axis + 2)
+
+
+def _sum_without_copies(x: Tensor, call: BatchedCall) -> Tensor:
+    """A sum over `num_rows` copies of one sample has the value of one, and its gradient comes from one."""
+    if call.num_samples == 0:
+        return x * 0
+    return x - x.detach() * (1 - call.num_samples / call.num_rows)
+
+
+def _mean_without_copies(x: Tensor, call: BatchedCall) -> Tensor:
+    """A mean over copies of one sample has the right value; its gradient comes from one alone, so it must weigh more."""
+    if call.num_samples == 0:
+        return x * torch.nan
+    weight = call.num_rows / call.num_samples
+    return weight * x - x.detach() * (weight - 1)
