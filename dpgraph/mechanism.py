@@ -31,6 +31,7 @@ class Mechanism:
     samples of terms of Euclidean norm at most `sensitivity`, each of which depends on one sample alone.
 
     Attributes:
+        mode: what was asked for.
         trained: names of the trained parameters, in the order of the model.
         group_of: the group of each, 0..K-1.
         group_names: names of the K groups.
@@ -39,6 +40,7 @@ class Mechanism:
         loss_reduction: whether the loss is a sum or a mean over the samples.
     """
 
+    mode: Mode
     trained: tuple[str, ...]
     group_of: Mapping[str, int]
     group_names: tuple[str, ...]
@@ -89,6 +91,7 @@ def define_mechanism(
     _check_storage(model, trained)
     names, group_of = _group(trained, grouping)
     return Mechanism(
+        mode,
         trained, MappingProxyType(group_of), names, find_clipping(clipping), float(max_grad_norm), loss_reduction
     )
 

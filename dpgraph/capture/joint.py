@@ -57,6 +57,7 @@ class JointGraph:
         gradients: position among the outputs of each parameter's gradient, by parameter name.
         probe_gradient: position among the outputs of the probe's gradient.
         mutations: positions among the outputs of new values of buffers.
+        num_forward_outputs: how many of the outputs belong to the forward; they come first.
         returned: node name of each value that the captured graph returns to the module, in order; None for a constant.
     """
 
@@ -67,6 +68,7 @@ class JointGraph:
     gradients: Mapping[str, int]
     probe_gradient: int
     mutations: tuple[int, ...]
+    num_forward_outputs: int
     returned: tuple[str | None, ...]
     module: torch.nn.Module = field(repr=False)
 

@@ -8,14 +8,15 @@ from torch.fx import Node
 
 from dpgraph.errors import Place, SourceLine
 
-__all__ = ["find_line", "find_place"]
+__all__ = ["find_line", "find_module", "find_place", "parse_line"]
 
 FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
+CONTAINER = re.compile(r"\._modules\['([^']+)'\]")
 
 
 def find_place(node: Node, *, parameter: str | None = None) -> Place:
     """The op with the shapes of its operands, the module and the source line of a node."""
-    return Place(op=_describe(node), module=_module(node), parameter=parameter, line=find_line(node))
+    return Place(op=_describe(node), module=find_module(node), parameter=parameter, line=find_line(node))
 
 
 def find_line(node: Node) -> SourceLine | None:
@@ -48,7 +49,11 @@ def _describe(node: Node) -> str:
     return f"{node.target}({', '.join(shapes)})"
 
 
-def _module(node: Node) -> str | None:
-    stack = node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack") or {}
-    names = [entry[0] for entry in stack.values()]
-    return re.sub(r"L\['self'\]\.|_modules\['([^']+)'\]|^model\.", lambda m: m[1] or "", names[-1]) if names else None
+def find_module(node: Node) -> str | None:
+    """Name of the innermost module that a node came from; "" for the model itself, None if it is not known."""
+    stack = node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack")
+    if not stack:
+        return None
+    path = list(stack.values())[-1][0]
+    parts = CONTAINER.sub(r".\1", path).removeprefix("L['self']").strip(".").split(".")
+    return ".".join(parts[1:])

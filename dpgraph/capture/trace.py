@@ -130,6 +130,7 @@ def read_joint(joint: GraphModule, found: GraphInputs, batch: sympy.Symbol) -> J
         gradients=MappingProxyType(gradients),
         probe_gradient=probe_gradient,
         mutations=tuple(i for i, d in enumerate(descriptors) if isinstance(d, InputMutationAOTOutput)),
+        num_forward_outputs=len(outputs) - sum(not isinstance(role, Tangent) for role in inputs.values()),
         returned=_returned(descriptors, outputs),
         module=joint,
     )

@@ -17,6 +17,7 @@ from dpgraph.lower.reversible import ReversibleChange
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting
+from dpgraph.report.report import Report, make_report
 from dpgraph.torch_compat import capture_config, mark_batch, tree_map
 
 __all__ = ["DPModule"]
@@ -62,6 +63,7 @@ class DPModule(nn.Module):
         self._signature = inspect.signature(model.forward)
         self._probe: Tensor | None = None
         self._num_samples = 0
+        self._reported: tuple[Rewriting, Report] | None = None
         probed = ProbedModule(model, loss_fn)
         self._compiled = {"call": torch.compile(probed, backend=self._compiler, fullgraph=True), "probed": probed}
 
@@ -119,6 +121,19 @@ class DPModule(nn.Module):
                 fix="call the module once, or pass example_inputs to dp_compile",
             )
         return self._compiler.rewritings[-1]
+
+    @property
+    def report(self) -> Report:
+        """What is trained and what the rewriting saved, at the sizes of the newest capture.
+
+        Raises:
+            ArgumentError: nothing was captured yet.
+        """
+        rewriting = self.rewriting
+        if self._reported is None or self._reported[0] is not rewriting:
+            made = make_report(self._held["model"], self._mechanism, self._compiler.options, rewriting)
+            self._reported = (rewriting, made)
+        return self._reported[1]
 
     @property
     def graphs(self) -> Mapping[str, torch.fx.Graph]:

@@ -1,0 +1,1 @@
+"""What the rewriting saved, read off the graphs."""
