@@ -84,6 +84,6 @@ def find_clipping(clipping: str | ClippingFunction) -> ClippingFunction:
     raise ArgumentError(
         f"clipping is {clipping!r}",
         why="the clipping function is what bounds a sample's contribution",
-        fix=f"choose one of {', '.join(map(repr, CLIPPING_FUNCTIONS))}, or give an object with `factor(norm, max_norm)` "
-        "and `bound(max_norm)`",
+        fix=f"choose one of {', '.join(map(repr, CLIPPING_FUNCTIONS))}, or give an object with "
+        "`factor(norm, max_norm)` and `bound(max_norm)`",
     )

@@ -91,8 +91,7 @@ def define_mechanism(
     _check_storage(model, trained)
     names, group_of = _group(trained, grouping)
     return Mechanism(
-        mode,
-        trained, MappingProxyType(group_of), names, find_clipping(clipping), float(max_grad_norm), loss_reduction
+        mode, trained, MappingProxyType(group_of), names, find_clipping(clipping), float(max_grad_norm), loss_reduction
     )
 
 
@@ -113,7 +112,9 @@ def _select(model: nn.Module, mode: Mode, patterns: list[str]) -> tuple[str, ...
             raise ArgumentError(
                 f"also_train pattern {pattern!r} matches no parameter",
                 why="a parameter that is meant to be trained would stay as it is in silence",
-                fix=f"the model's parameters are called like {every[0][0]!r}" if every else "the model has no parameters",
+                fix=f"the model's parameters are called like {every[0][0]!r}"
+                if every
+                else "the model has no parameters",
             )
     chosen = {
         id(parameter)

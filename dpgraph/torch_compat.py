@@ -22,7 +22,7 @@ from torch._functorch._aot_autograd.descriptors import (
     PlainAOTOutput,
     TangentAOTInput,
 )
-from torch._functorch.aot_autograd import make_boxed_func
+from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._guards import TracingContext
 from torch._inductor.decomposition import select_decomp_table
@@ -85,7 +85,7 @@ def decompositions() -> dict[Any, Any]:
 def capture_config() -> AbstractContextManager[Any]:
     """Settings under which a model is captured: equal sizes are never taken for the same, LSTM and GRU are traced."""
     stack = ExitStack()
-    stack.enter_context(torch.fx.experimental._config.patch(use_duck_shape=False))
+    stack.enter_context(torch.fx.experimental._config.patch(use_duck_shape=False))  # type: ignore[attr-defined]
     stack.enter_context(torch._dynamo.config.patch(allow_rnn=True))
     return stack
 
@@ -124,6 +124,7 @@ def compile_inductor(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, m
 
     def rewrite_in_place(graph: Graph) -> None:
         owner = graph.owning_module
+        assert owner is not None, "a joint graph belongs to a module"
         new = rewrite(owner, [n.meta.get("val") for n in graph.nodes if n.op == "placeholder"])
         for node in reversed(list(graph.nodes)):
             graph.erase_node(node)
@@ -135,9 +136,10 @@ def compile_inductor(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, m
     # A cached compilation would skip the rewriting, whose provenance the caller needs.
     settings = {"activation_memory_budget": memory_budget, "enable_autograd_cache": False}
     with torch._functorch.config.patch(settings):
-        return torch._inductor.compile_fx.compile_fx(
+        compiled: Compiled = torch._inductor.compile_fx.compile_fx(
             gm, list(inputs), config_patches=patches, decompositions=decompositions()
-        )
+        )  # type: ignore[assignment]
+    return compiled
 
 
 def find_operators(*names: str) -> list[OpOverload]:

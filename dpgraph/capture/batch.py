@@ -61,7 +61,9 @@ def find_batch(named: Mapping[str, Any], batch_dims: BatchDims) -> BatchedCall:
             sizes[f"{name} {list(leaf.shape)}"] = leaf.shape[axis]
     if len(set(sizes.values())) != 1:
         raise ArgumentError(
-            f"the inputs do not agree on the number of samples: {', '.join(sizes)}" if sizes else "no input has a batch",
+            f"the inputs do not agree on the number of samples: {', '.join(sizes)}"
+            if sizes
+            else "no input has a batch",
             why="the batch axis tells what one sample is, the unit of privacy",
             fix="pass batch_dims: an axis for all inputs, or {name: axis or None}, None for what all samples share",
         )

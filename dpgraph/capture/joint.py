@@ -96,5 +96,4 @@ class JointGraph:
 
     def set_outputs(self, changes: Mapping[int, Node | None]) -> None:
         """Replace outputs of a graph that is still being built."""
-        node = self.graph.output_node()
-        node.args = (type(node.args[0])(changes.get(i, x) for i, x in enumerate(self.outputs)),)  # type: ignore
+        self.graph.output_node().args = ([changes.get(i, x) for i, x in enumerate(self.outputs)],)

@@ -20,7 +20,7 @@ def find_place(node: Node, *, parameter: str | None = None) -> Place:
 
 
 def find_line(node: Node) -> SourceLine | None:
-    """The innermost line outside torch and dpgraph that led to a node, or to the forward op that it is the backward of."""
+    """The innermost line outside torch and dpgraph that led to a node, or to the forward op it is the backward of."""
     trace = node.meta.get("stack_trace") or node.meta.get("fwd_stack_trace") or ""
     return parse_line(trace)
 
@@ -37,14 +37,12 @@ def parse_line(trace: str) -> SourceLine | None:
 
 def _is_library(filename: str) -> bool:
     parts = filename.replace("\\", "/").split("/")
-    return "torch" in parts and "site-packages" in parts or parts[-3:-1] == ["dpgraph", "lower"]
+    return ("torch" in parts and "site-packages" in parts) or parts[-3:-1] == ["dpgraph", "lower"]
 
 
 def _describe(node: Node) -> str:
     shapes = [
-        f"{x.name} {list(x.meta['val'].shape)}"
-        for x in node.all_input_nodes
-        if isinstance(x.meta.get("val"), Tensor)
+        f"{x.name} {list(x.meta['val'].shape)}" for x in node.all_input_nodes if isinstance(x.meta.get("val"), Tensor)
     ]
     return f"{node.target}({', '.join(shapes)})"
 

@@ -55,7 +55,7 @@ def find_inputs(
             roles.append(Sample(samples.get(id(x), 0)))
         elif isinstance(x, Tensor) and x.requires_grad:
             raise UnsupportedProgramError(
-                f"the forward uses a tensor of shape {list(x.shape)} that requires grad and is no parameter of the model",
+                f"the forward uses a tensor of shape {list(x.shape)} that requires grad and is no parameter",
                 why="its gradient would leave the module unclipped",
                 fix="register it as a Parameter of the model, or detach it",
             )

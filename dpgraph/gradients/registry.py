@@ -18,7 +18,7 @@ __all__ = ["GRADIENT_RULES", "LINEAR_RULES", "PerSampleTensor", "gradient_rule",
 
 @dataclass(frozen=True, slots=True)
 class PerSampleTensor:
-    """stack [B, *shape]: what the op would get as an operand of shape [*shape] if one sample were alone in the batch."""
+    """stack [B, *shape]: what the op would get as an operand [*shape] if a sample were alone in the batch."""
 
     stack: Tensor
 

@@ -28,9 +28,7 @@ def splice(graph: Graph, function: Callable[..., Tensor], operands: Sequence[Nod
     with mode:
         traced = make_fx(function, decomposition_table=decompositions(), _disable_torch_fn_metadata_mode=True)(*values)
     traced.graph.eliminate_dead_code()
-    copies: dict[Node, Any] = dict(
-        zip([n for n in traced.graph.nodes if n.op == "placeholder"], operands, strict=True)
-    )
+    copies: dict[Node, Any] = dict(zip([n for n in traced.graph.nodes if n.op == "placeholder"], operands, strict=True))
     order = {node: i for i, node in enumerate(graph.nodes)}
     with graph.inserting_after(max(operands, key=order.__getitem__)):
         for node in traced.graph.nodes:

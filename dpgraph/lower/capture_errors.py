@@ -67,11 +67,12 @@ def _not_one_graph(error: Exception) -> CaptureError:
 
 
 def _failed(error: Exception) -> CaptureError:
+    first_line = str(error).strip().partition("\n")[0]
     failure = CaptureError(
-        f"compiling the graph failed: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}",
+        f"compiling the graph failed: {type(error).__name__}: {first_line}",
         why=WHY_ONE_GRAPH,
-        fix="if torch.compile(model, fullgraph=True) accepts the model, this is a defect of dpgraph: report it with the "
-        "traceback above",
+        fix="if torch.compile(model, fullgraph=True) accepts the model, this is a defect of dpgraph: report it with "
+        "the traceback above",
     )
     failure.__cause__ = error
     return failure

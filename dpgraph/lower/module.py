@@ -1,7 +1,7 @@
 """The module that `dp_compile` returns."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -29,7 +29,8 @@ class DPModule(nn.Module):
     """A model whose backward leaves sums of clipped per-sample gradients in `p.grad`.
 
     It holds the very parameters, buffers and submodules of the model given, under the same names; other attributes
-    are read through. In grad mode each call runs the compiled private graph; under `torch.no_grad()` the model as it is.
+    are read through. In grad mode each call runs the compiled private graph; under `torch.no_grad()` it runs the model
+    as it is.
 
     Formal guarantee: if the loss is a sum over the samples of terms that each depend on one row of the outputs, each
     call followed by one backward adds to the trained parameters' gradients a sum over the samples of terms of norm at
@@ -54,7 +55,8 @@ class DPModule(nn.Module):
         for registry in SHARED_REGISTRIES:
             self.__dict__[registry] = model.__dict__[registry]
         self.training = model.training
-        self._held = {"model": model}
+        self._held: nn.Module
+        object.__setattr__(self, "_held", model)  # not as a submodule: its own are held already
         self._mechanism = mechanism
         self._batch_dims = batch_dims
         self._loss_fn = loss_fn
@@ -64,19 +66,24 @@ class DPModule(nn.Module):
         self._probe: Tensor | None = None
         self._num_samples = 0
         self._reported: tuple[Rewriting, Report] | None = None
-        probed = ProbedModule(model, loss_fn)
-        self._compiled = {"call": torch.compile(probed, backend=self._compiler, fullgraph=True), "probed": probed}
+        self._refusal: Exception | None = None
+        self._ran = False
+        self._probed: ProbedModule
+        object.__setattr__(self, "_probed", ProbedModule(model, loss_fn))
+        self._compiled: Callable[..., Any] = torch.compile(
+            self._probed.__call__, backend=self._compiler, fullgraph=True
+        )
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(self.__dict__["_held"]["model"], name)
+            return getattr(self.__dict__["_held"], name)
 
     def train(self, mode: bool = True) -> "DPModule":
         """Set training mode, for the model given too."""
-        self._held["model"].train(mode)
-        self._compiled["probed"].train(mode)
+        self._held.train(mode)
+        self._probed.train(mode)
         self.training = mode
         return self
 
@@ -131,7 +138,7 @@ class DPModule(nn.Module):
         """
         rewriting = self.rewriting
         if self._reported is None or self._reported[0] is not rewriting:
-            made = make_report(self._held["model"], self._mechanism, self._compiler.options, rewriting)
+            made = make_report(self._held, self._mechanism, self._compiler.options, rewriting)
             self._reported = (rewriting, made)
         return self._reported[1]
 
@@ -144,7 +151,8 @@ class DPModule(nn.Module):
         """Run the model.
 
         Args:
-            args, kwargs: those of the model's own forward.
+            *args: those of the model's own forward.
+            **kwargs: those of the model's own forward.
             targets: further arguments of `loss_fn`, if one was given.
 
         Returns:
@@ -155,19 +163,24 @@ class DPModule(nn.Module):
                 `dp_compile`.
         """
         if not torch.is_grad_enabled():
-            outputs = self._held["model"](*args, **kwargs)
+            outputs = self._held(*args, **kwargs)
             return outputs if self._loss_fn is None else self._loss_fn(outputs, *targets)
+        if self._refusal is not None:
+            raise self._refusal
         self._check_trained()
+        call = find_batch({**self._named(args, kwargs), "targets": targets}, self._batch_dims)
         try:
-            call = find_batch({**self._named(args, kwargs), "targets": targets}, self._batch_dims)
-            return self._run(call, len(args), tuple(kwargs))
+            outputs = self._run(call, len(args), tuple(kwargs))
         except Exception as error:
-            if not self._compiler.rewritings:
+            refusal = translate(error)
+            if not self._ran:
                 self._change.undo()
-            translated = translate(error)
-            if translated is None or translated is error:
+                self._refusal = refusal or error
+            if refusal is None or refusal is error:
                 raise
-            raise translated from translated.__cause__
+            raise refusal from refusal.__cause__
+        self._ran = True
+        return outputs
 
     def _run(self, call: BatchedCall, num_args: int, keywords: tuple[str, ...]) -> Any:
         named = dict(call.arguments)
@@ -181,7 +194,7 @@ class DPModule(nn.Module):
             for x in (probe, *rows):
                 mark_batch(x, call.dims.get(id(x), 0))
             axes = tuple(call.dims[id(x)] for x in rows)
-            outputs, _ = self._compiled["call"](probe, rows, axes, args, kwargs, targets)
+            outputs, _ = self._compiled(probe, rows, axes, args, kwargs, targets)
         if call.num_rows == call.num_samples:
             return outputs
         return without_padding(outputs, self._compiler.produced, call)

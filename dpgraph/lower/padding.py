@@ -48,7 +48,8 @@ def _cut(x: Tensor, found: PerSample, call: BatchedCall) -> Tensor:
     """The first `num_samples` of the rows, in each of the outer blocks."""
     outer, inner = (int(f) if f.is_Integer else -1 for f in (found.outer, found.inner))
     split = x.unflatten(found.axis, (outer, call.num_rows, inner))
-    return split.narrow(found.axis + 1, 0, call.num_samples).flatten(found.axis, found.axis + 2)
+    kept: Tensor = split.narrow(found.axis + 1, 0, call.num_samples)
+    return kept.flatten(found.axis, found.axis + 2)
 
 
 def _sum_without_copies(x: Tensor, call: BatchedCall) -> Tensor:
@@ -59,7 +60,7 @@ def _sum_without_copies(x: Tensor, call: BatchedCall) -> Tensor:
 
 
 def _mean_without_copies(x: Tensor, call: BatchedCall) -> Tensor:
-    """A mean over copies of one sample has the right value; its gradient comes from one alone, so it must weigh more."""
+    """A mean over copies of one sample has the right value; its gradient comes from one, which must weigh more."""
     if call.num_samples == 0:
         return x * torch.nan
     weight = call.num_rows / call.num_samples

@@ -43,4 +43,6 @@ def insert_norms(
         ]
         return torch.stack(totals, dim=1).clamp_min(0).sqrt() * probe.to(dtype)
 
-    return new, splice(new.graph, norms, [new.graph.find_nodes(op="placeholder", target=joint.nodes[joint.probe].target)[0], *squares]).name
+    return new, splice(
+        new.graph, norms, [new.graph.find_nodes(op="placeholder", target=joint.nodes[joint.probe].target)[0], *squares]
+    ).name

@@ -22,7 +22,9 @@ def insert_weighted_sums(
         gradient = new.nodes[site.site.gradient].meta["val"]
         group = group_of[site.site.parameter]
 
-        def clipped(w: Tensor, *values: Tensor, site: SiteFunction = site, group: int = group, like: Tensor = gradient) -> Tensor:
+        def clipped(
+            w: Tensor, *values: Tensor, site: SiteFunction = site, group: int = group, like: Tensor = gradient
+        ) -> Tensor:
             return weighted_sum(site(*values), w[:, group]).to(like.dtype).reshape(like.shape)
 
         operands = [new.nodes[name] for name in (weights, *site.operands)]

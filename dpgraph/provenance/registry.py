@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-
 from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples, mixes
 from dpgraph.torch_compat import OpOverload, tree_leaves
 
@@ -36,6 +35,11 @@ class Step:
     node: Node
     batch: sympy.Symbol
     known: dict[Node, Results]
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Arguments by position; their types are those of the operator's schema."""
+        return self.node.args
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """The argument at a position or by its name in the schema."""

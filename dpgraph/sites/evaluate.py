@@ -11,12 +11,11 @@ from torch import Tensor
 from torch.fx import Node
 
 from dpgraph.capture.joint import JointGraph
-from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.fallback import map_over_samples
 from dpgraph.gradients.forms import Form, Gradient
 from dpgraph.gradients.registry import PerSampleTensor
 from dpgraph.gradients.rules import GRADIENT_RULES, LINEAR_RULES
-from dpgraph.provenance.lattice import PerSample, Shared
+from dpgraph.provenance.lattice import PerSample
 from dpgraph.provenance.registry import Results, size_of
 from dpgraph.sites.find import Site
 from dpgraph.torch_compat import tree_map
@@ -50,7 +49,9 @@ class SiteFunction:
 
     def __call__(self, *values: Any) -> Gradient:
         """The per-sample gradient, from the values of `operands`."""
-        env: dict[Node, Any] = {self.joint.nodes[name]: value for name, value in zip(self.operands, values, strict=True)}
+        env: dict[Node, Any] = {
+            self.joint.nodes[name]: value for name, value in zip(self.operands, values, strict=True)
+        }
         for name in self.site.slice:
             node = self.joint.nodes[name]
             env[node] = self._run(node, env)
@@ -62,7 +63,7 @@ class SiteFunction:
             return env[node.args[0]][node.args[1]]  # type: ignore[index]
         carries_on = any(isinstance(env.get(x), tuple) for x in node.all_input_nodes)
         if carries_on and node.target in LINEAR_RULES:
-            args, kwargs = self._resolve(node, env, lambda x, value: value)
+            args, kwargs = self._resolve(node, env, lambda _, value: value)
             gradient = LINEAR_RULES[node.target](*args, **kwargs)
             if gradient is not None:
                 return gradient
@@ -109,9 +110,8 @@ class SiteFunction:
         if isinstance(value, tuple):
             forms = [form.materialise() for form in value]
             return PerSampleTensor(sum(forms[1:], start=forms[0]))
-        found = self.provenance[node]
-        if isinstance(found, Shared):
-            found = _hidden_batch(node, layout, self.joint.batch_symbol)
+        known = self.provenance[node]
+        found = known if isinstance(known, PerSample) else _hidden_batch(node, layout, self.joint.batch_symbol)
         return value if found is None else PerSampleTensor(_samples_first(value, found, num_samples))
 
 

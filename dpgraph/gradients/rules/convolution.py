@@ -66,7 +66,7 @@ def _windows(
 
 
 def _sum_of_products(positions: Tensor, windows: Tensor, groups: int, shape: tuple[int, ...]) -> Form:
-    """positions [B, N, P, *], windows [B, N, Q, *, K...] to sum over N and * of their products in each group: [B, *shape]."""
+    """positions [B, N, P, *], windows [B, N, Q, *, K...]: the sum over N and * of their products in each group."""
     rank = positions.ndim - 3
     # u [B, T, P] and v [B, T, Q, K]
     u = positions.movedim(2, -1).flatten(1, rank + 1)

@@ -36,7 +36,9 @@ def index_put(
     zeros: Any, indices: Sequence[Any], values: PerSampleTensor | Tensor, accumulate: bool = False
 ) -> Form | None:
     """A table [num_rows, d] that was read as table[index]; other ways to index are left to the fallback."""
-    if not (isinstance(zeros, Tensor) and zeros.ndim == 2 and len(indices) == 1 and isinstance(values, PerSampleTensor)):
+    if not (
+        isinstance(zeros, Tensor) and zeros.ndim == 2 and len(indices) == 1 and isinstance(values, PerSampleTensor)
+    ):
         return None
     v, (index,) = values.stack, indices
     rows = index.stack if isinstance(index, PerSampleTensor) else index.expand(v.shape[0], *index.shape)

@@ -56,8 +56,8 @@ def attention(step: Step) -> Results:
 @transfer(aten.convolution.default)
 def convolution(step: Step) -> Provenance:
     """Input [N, C, *], weight shared."""
-    image, weight = step.node.args[:2]
-    if not isinstance(step.of(weight), Shared) or not isinstance(step.of(step.node.args[2]), Shared):
+    image, weight = step.args[:2]
+    if not isinstance(step.of(weight), Shared) or not isinstance(step.of(step.args[2]), Shared):
         return step.mixed("convolves with a kernel that depends on the samples")
     found = _leading(step, [image], num_leading=1)
     return found if found is not None else Shared()
@@ -66,7 +66,7 @@ def convolution(step: Step) -> Provenance:
 @transfer(aten.convolution_backward.default)
 def convolution_backward(step: Step) -> Results:
     """(grad, input, weight) to the gradients of input, weight, bias; the last two are sums over N."""
-    grad, image, weight = step.node.args[:3]
+    grad, image, weight = step.args[:3]
     if not isinstance(step.of(weight), Shared):
         return (step.mixed("convolves with a kernel that depends on the samples"),) * 3
     found = _leading(step, [grad, image], num_leading=1)

@@ -43,7 +43,7 @@ def _agree(a: Provenance, b: Provenance) -> bool:
 @transfer(aten.mm.default, aten.mv.default, aten.dot.default)
 def mm(step: Step) -> Provenance:
     """Matrix with matrix or vector; `dot` contracts the only axis of both."""
-    left, right = step.node.args[:2]
+    left, right = step.args[:2]
     if step.node.target is aten.dot.default:
         found = step.agreed([left, right])
         return SummedOverSamples(step.node) if isinstance(found, PerSample) else found or Shared()
@@ -53,13 +53,14 @@ def mm(step: Step) -> Provenance:
 @transfer(aten.bmm.default)
 def bmm(step: Step) -> Provenance:
     """One product for each index of axis 0."""
-    return _product(step, *step.node.args[:2], num_batch=1)
+    left, right = step.args[:2]
+    return _product(step, left, right, num_batch=1)
 
 
 @transfer(aten.addmm.default, aten.baddbmm.default)
 def addmm(step: Step) -> Provenance:
     """bias + left @ right, the bias broadcast."""
-    bias, left, right = step.node.args[:3]
+    bias, left, right = step.args[:3]
     product = _product(step, left, right, num_batch=1 if step.node.target is aten.baddbmm.default else 0)
     added = step.of(bias)
     if isinstance(added, Shared) and isinstance(product, (PerSample, Shared)):
@@ -68,4 +69,6 @@ def addmm(step: Step) -> Provenance:
         aligned = added.moved_to(added.axis + len(step.out_shape) - len(step.shape(bias)))
         agrees = isinstance(product, Shared) or (product.axis == aligned.axis and _agree(product, aligned))
         return aligned if agrees else step.mixed("adds values of different samples")
-    return step.mixed("adds it to a product") if not isinstance(product, SummedOverSamples) else step.mixed("adds to it")
+    return (
+        step.mixed("adds it to a product") if not isinstance(product, SummedOverSamples) else step.mixed("adds to it")
+    )

@@ -13,7 +13,7 @@ aten = torch.ops.aten
 @transfer(aten.embedding.default)
 def embedding(step: Step) -> Provenance:
     """weight [V, d], indices [*]: result [*, d]."""
-    weight, indices = step.node.args[:2]
+    weight, indices = step.args[:2]
     if not isinstance(step.of(weight), Shared):
         return step.mixed("looks up a table that depends on samples")
     return step.agreed([indices]) or Shared()
@@ -22,14 +22,14 @@ def embedding(step: Step) -> Provenance:
 @transfer(aten.embedding_dense_backward.default)
 def embedding_dense_backward(step: Step) -> Provenance:
     """grad [*, d] added up at indices [*] of a table."""
-    grad, indices = step.node.args[:2]
+    grad, indices = step.args[:2]
     found = step.of(grad)
     if isinstance(found, SummedOverSamples) and isinstance(step.of(indices), Shared):
         return found
     agreed = step.agreed([grad, indices])
     if not isinstance(agreed, PerSample):
         return agreed or Shared()
-    if step.node.args[4] and not isinstance(step.of(indices), Shared):
+    if step.args[4] and not isinstance(step.of(indices), Shared):
         return step.mixed("scales a gradient by how often all samples together use an index")
     if agreed.axis >= len(step.shape(indices)):
         return step.mixed("computes along the samples")
@@ -84,13 +84,13 @@ def _index_samples(step: Step, operand: Node, indices: list[Node | None]) -> Pro
     if not samples:
         return Shared()
     ((axis, outer, inner),) = samples
-    return PerSample(axis, outer, inner)  # type: ignore[arg-type]
+    return PerSample(axis, outer, inner)
 
 
 @transfer(aten.index.Tensor, aten._unsafe_index.Tensor)
 def index(step: Step) -> Provenance:
     """operand[indices]: indices are broadcast together; `arange(B)` along the batch keeps the samples apart."""
-    operand, indices = step.node.args[:2]
+    operand, indices = step.args[:2]
     if isinstance(step.of(operand), (SummedOverSamples, SamplePosition)):
         return step.mixed("indexes it")
     return _index_samples(step, operand, list(indices))
@@ -99,7 +99,7 @@ def index(step: Step) -> Provenance:
 @transfer(aten._unsafe_masked_index.default)
 def masked_index(step: Step) -> Provenance:
     """(operand, mask, indices, fill)."""
-    operand, mask, indices = step.node.args[:3]
+    operand, mask, indices = step.args[:3]
     if isinstance(step.of(operand), (SummedOverSamples, SamplePosition)):
         return step.mixed("indexes it")
     picked = _index_samples(step, operand, list(indices))
@@ -112,7 +112,7 @@ def masked_index(step: Step) -> Provenance:
 @transfer(aten.index_put.default, aten._unsafe_index_put.default)
 def index_put(step: Step) -> Provenance:
     """(operand, indices, values, accumulate): the gradient of `index`, when it accumulates into zeros."""
-    operand, indices, values = step.node.args[:3]
+    operand, indices, values = step.args[:3]
     accumulates = bool(step.arg(3, "accumulate", False))
     return _put(step, operand, list(indices), values, accumulates)
 
@@ -120,7 +120,11 @@ def index_put(step: Step) -> Provenance:
 def _put(step: Step, operand: Node, indices: list[Node | None], values: Node, accumulates: bool) -> Provenance:
     found, put = step.of(operand), step.of(values)
     if isinstance(put, SummedOverSamples):
-        return put if is_zero(operand) and _all_shared(step, indices) else step.mixed("writes it at places that depend on samples")
+        return (
+            put
+            if is_zero(operand) and _all_shared(step, indices)
+            else step.mixed("writes it at places that depend on samples")
+        )
     place, rank, goes = _result_axes(step, operand, indices)
     back = {there: here for here, there in goes.items()}
     depends = [step.of(x) for x in indices if x is not None]
@@ -134,9 +138,11 @@ def _put(step: Step, operand: Node, indices: list[Node | None], values: Node, ac
         if isinstance(p, PerSample)
     ]
     samples = {(p.axis, p.outer, p.inner) for p in per_sample}
-    samples |= {(put.axis + _shift(step, values, operand, rank, indices), put.outer, put.inner)} if isinstance(
-        put, PerSample
-    ) else set()
+    samples |= (
+        {(put.axis + _shift(step, values, operand, rank, indices), put.outer, put.inner)}
+        if isinstance(put, PerSample)
+        else set()
+    )
     axes = kept | along
     if len(axes) == 1:
         axis = axes.pop()
@@ -175,7 +181,7 @@ def _all_shared(step: Step, indices: list[Node | None]) -> bool:
 @transfer(aten.gather.default)
 def gather(step: Step) -> Provenance:
     """(operand, dim, index): element i of the result reads operand at i, with the index along `dim`."""
-    operand, dim, where = step.node.args[:3]
+    operand, dim, where = step.args[:3]
     found = step.of(operand)
     if isinstance(found, PerSample) and found.axis == dim % len(step.shape(operand)):
         return step.mixed("picks samples out of the batch")
@@ -185,11 +191,15 @@ def gather(step: Step) -> Provenance:
 @transfer(aten.scatter.src, aten.scatter.value, aten.scatter_add.default, aten.scatter_reduce.two)
 def scatter(step: Step) -> Provenance:
     """(operand, dim, index, source): element i of the source is written at i, with the index along `dim`."""
-    operand, dim, where, source = step.node.args[:4]
+    operand, dim, where, source = step.args[:4]
     adds = step.node.target is aten.scatter_add.default
     put = step.of(source)
     if isinstance(put, SummedOverSamples):
-        return put if is_zero(operand) and isinstance(step.of(where), Shared) else step.mixed("writes it at places that depend on samples")
+        return (
+            put
+            if is_zero(operand) and isinstance(step.of(where), Shared)
+            else step.mixed("writes it at places that depend on samples")
+        )
     written = step.agreed([x for x in (where, source) if isinstance(x, Node)])
     if not isinstance(written, PerSample):
         return written or step.of(operand)

@@ -61,22 +61,20 @@ def _of_sums(step: Step, operands: list[Node]) -> Provenance:
     target = step.node.target
     if target in ADDITIVE and len(summed) == 2:
         return first
-    if target in ADDITIVE and shared and all(is_zero(x) for x in step.node.args if x not in summed):
+    if target in ADDITIVE and shared and all(is_zero(x) for x in step.args if x not in summed):
         return first
     if target in (aten.mul.Tensor, aten.mul.Scalar) and len(summed) == 1 and shared:
         return first
-    if target in LINEAR_IN_FIRST and summed == [step.node.args[0]] and shared and _keeps_reals(step.node):
+    if target in LINEAR_IN_FIRST and summed == [step.args[0]] and shared and _keeps_reals(step.node):
         return first
-    if target is aten.where.self and shared and all(x in summed or is_zero(x) for x in step.node.args[1:]):
+    if target is aten.where.self and shared and all(x in summed or is_zero(x) for x in step.args[1:]):
         return first
     return step.mixed("uses the sum of several samples in a way that is not linear")
 
 
 def _of_positions(step: Step, operands: list[Node]) -> Provenance:
     first = step.of(operands[0])
-    unchanged = step.node.target in POSITION_KEEPING or (
-        step.node.target is aten.add.Tensor and is_zero(step.node.args[1])
-    )
+    unchanged = step.node.target in POSITION_KEEPING or (step.node.target is aten.add.Tensor and is_zero(step.args[1]))
     if unchanged and isinstance(first, SamplePosition):
         return first
     return step.mixed("computes with the position of a sample in the batch")
@@ -101,5 +99,5 @@ def is_zero(operand: object) -> bool:
 @transfer(aten.native_dropout.default)
 def native_dropout(step: Step) -> tuple[Provenance, Provenance]:
     """The mask is random, of the shape of the input."""
-    found = step.of(step.node.args[0])
+    found = step.of(step.args[0])
     return (found, Shared()) if isinstance(found, (PerSample, Shared)) else (step.mixed("drops parts of it"), Shared())

@@ -31,7 +31,7 @@ def _reduced(step: Step, found: Provenance, dims: set[int], keepdim: bool) -> Pr
 
 
 def _dims(step: Step, dims: object) -> set[int]:
-    rank = len(step.shape(step.node.args[0]))
+    rank = len(step.shape(step.args[0]))
     if dims is None or dims == []:
         return set(range(rank))
     return {d % rank for d in ([dims] if isinstance(dims, int) else dims)} if rank else set()  # type: ignore[attr-defined]
@@ -48,7 +48,7 @@ def _dims(step: Step, dims: object) -> set[int]:
 )
 def reduce_all(step: Step) -> Provenance:
     """Over all axes."""
-    return _reduced(step, step.of(step.node.args[0]), _dims(step, None), keepdim=False)
+    return _reduced(step, step.of(step.args[0]), _dims(step, None), keepdim=False)
 
 
 @transfer(
@@ -68,20 +68,21 @@ def reduce_all(step: Step) -> Provenance:
 def reduce_dims(step: Step) -> Provenance:
     """Over the given axes (operand, dims, keepdim)."""
     dims = _dims(step, step.arg(1, "dim"))
-    return _reduced(step, step.of(step.node.args[0]), dims, bool(step.arg(2, "keepdim", False)))
+    return _reduced(step, step.of(step.args[0]), dims, bool(step.arg(2, "keepdim", False)))
 
 
 @transfer(aten.max.dim, aten.min.dim)
 def reduce_with_index(step: Step) -> Results:
     """Values and indices."""
-    return (reduce_dims(step),) * 2
+    dims = _dims(step, step.arg(1, "dim"))
+    return (_reduced(step, step.of(step.args[0]), dims, bool(step.arg(2, "keepdim", False))),) * 2
 
 
 @transfer(aten.var_mean.correction, aten.var.correction, aten.std.correction, aten.std_mean.correction)
 def moments(step: Step) -> Results:
     """Variance, alone or with the mean."""
     dims = _dims(step, step.arg(1, "dim"))
-    result = _reduced(step, step.of(step.node.args[0]), dims, bool(step.node.kwargs.get("keepdim", False)))
+    result = _reduced(step, step.of(step.args[0]), dims, bool(step.node.kwargs.get("keepdim", False)))
     return (result, result) if isinstance(step.node.meta["val"], (tuple, list)) else result
 
 
@@ -89,14 +90,14 @@ def moments(step: Step) -> Results:
 def vector_norm(step: Step) -> Provenance:
     """(operand, order, dims, keepdim)."""
     dims = _dims(step, step.arg(2, "dim"))
-    return _reduced(step, step.of(step.node.args[0]), dims, bool(step.arg(3, "keepdim", False)))
+    return _reduced(step, step.of(step.args[0]), dims, bool(step.arg(3, "keepdim", False)))
 
 
 def _along(step: Step, dim: int, operands: list[torch.fx.Node] | None = None) -> Provenance:
     """Provenance of an op that mixes freely along `dim` and keeps the shape."""
     found = step.agreed(operands if operands is not None else step.tensors)
     if isinstance(found, PerSample):
-        rank = len(step.shape(step.node.args[0]))
+        rank = len(step.shape(step.args[0]))
         return found if found.axis != dim % max(rank, 1) else step.mixed("computes along the samples")
     return found if found is not None else Shared()
 
@@ -111,7 +112,7 @@ def _along(step: Step, dim: int, operands: list[torch.fx.Node] | None = None) ->
 )
 def scan(step: Step) -> Results:
     """(operand, dim): the result keeps the shape."""
-    result = _along(step, step.node.args[1])
+    result = _along(step, step.args[1])
     value = step.node.meta["val"]
     return (result,) * len(value) if isinstance(value, (tuple, list)) else result
 
@@ -119,7 +120,7 @@ def scan(step: Step) -> Results:
 @transfer(aten._softmax_backward_data.default, aten._log_softmax_backward_data.default)
 def softmax_backward(step: Step) -> Provenance:
     """(grad, output, dim)."""
-    return _along(step, step.node.args[2])
+    return _along(step, step.args[2])
 
 
 @transfer(aten.sort.default, aten.cummax.default, aten.cummin.default)
@@ -131,7 +132,7 @@ def sort(step: Step) -> Results:
 @transfer(aten.sort.stable)
 def sort_stable(step: Step) -> Results:
     """(operand, *, stable, dim)."""
-    return (_along(step, step.node.kwargs.get("dim", -1)),) * 2
+    return (_along(step, step.arg(3, "dim", -1)),) * 2
 
 
 @transfer(aten.topk.default)

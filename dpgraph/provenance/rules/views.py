@@ -34,22 +34,22 @@ def _axis(provenance: Provenance) -> int:
 
 
 def _rank(step: Step) -> int:
-    return len(step.shape(step.node.args[0]))
+    return len(step.shape(step.args[0]))
 
 
 @transfer(aten.alias.default, aten.detach.default, aten.lift_fresh.default, aten.contiguous.default)
 def same(step: Step) -> Provenance:
     """The value itself."""
-    return step.of(step.node.args[0])
+    return step.of(step.args[0])
 
 
 @transfer(aten.view.default, aten.reshape.default, aten._unsafe_view.default)
 def view(step: Step) -> Provenance:
     """The samples stay on one axis if, in row-major order, what stands before and after them factorises."""
-    found = step.of(step.node.args[0])
+    found = step.of(step.args[0])
     if isinstance(found, (Shared, SummedOverSamples)):
         return found
-    old, new = step.shape(step.node.args[0]), step.out_shape
+    old, new = step.shape(step.args[0]), step.out_shape
     before = sympy.Mul(*old[: _axis(found)]) * (found.outer if isinstance(found, PerSample) else ONE)
     for axis, size in enumerate(new):
         new_outer = _quotient(before, sympy.Mul(*new[:axis]))
@@ -76,39 +76,39 @@ def _quotient(numerator: sympy.Expr, denominator: sympy.Expr) -> sympy.Expr | No
 @transfer(aten.permute.default)
 def permute(step: Step) -> Provenance:
     """Axis i of the result is axis dims[i] of the operand."""
-    found = step.of(step.node.args[0])
-    dims = [d % _rank(step) for d in step.node.args[1]]
+    found = step.of(step.args[0])
+    dims = [d % _rank(step) for d in step.args[1]]
     return _moved(step, found, dims.index(_axis(found)) if dims else None, "permutes it")
 
 
 @transfer(aten.transpose.int)
 def transpose(step: Step) -> Provenance:
     """Two axes change places."""
-    found = step.of(step.node.args[0])
-    a, b = (d % _rank(step) for d in step.node.args[1:3])
+    found = step.of(step.args[0])
+    a, b = (d % _rank(step) for d in step.args[1:3])
     return _moved(step, found, {a: b, b: a}.get(_axis(found), _axis(found)), "transposes it")
 
 
 @transfer(aten.t.default)
 def t(step: Step) -> Provenance:
     """A matrix is transposed."""
-    found = step.of(step.node.args[0])
+    found = step.of(step.args[0])
     return _moved(step, found, 1 - _axis(found) if _rank(step) == 2 else _axis(found), "transposes it")
 
 
 @transfer(aten.unsqueeze.default)
 def unsqueeze(step: Step) -> Provenance:
     """A new axis of size 1."""
-    found = step.of(step.node.args[0])
-    dim = step.node.args[1] % (_rank(step) + 1)
+    found = step.of(step.args[0])
+    dim = step.args[1] % (_rank(step) + 1)
     return _moved(step, found, _axis(found) + (dim <= _axis(found)), "unsqueezes it")
 
 
 @transfer(aten.squeeze.dims, aten.squeeze.dim, aten.squeeze.default)
 def squeeze(step: Step) -> Provenance:
     """Axes of size 1 go; the axis of the samples has no size 1."""
-    found = step.of(step.node.args[0])
-    shape = step.shape(step.node.args[0])
+    found = step.of(step.args[0])
+    shape = step.shape(step.args[0])
     dims = step.arg(1, "dim", list(range(len(shape))))
     gone = {d % len(shape) for d in ([dims] if isinstance(dims, int) else dims)} if shape else set()
     return _moved(step, found, _axis(found) - sum(shape[d] == 1 and d < _axis(found) for d in gone), "squeezes it")
@@ -117,15 +117,15 @@ def squeeze(step: Step) -> Provenance:
 @transfer(aten.expand.default)
 def expand(step: Step) -> Provenance:
     """New leading axes, or axes of size 1 repeated."""
-    found = step.of(step.node.args[0])
+    found = step.of(step.args[0])
     return _moved(step, found, _axis(found) + len(step.out_shape) - _rank(step), "expands it")
 
 
 @transfer(aten.repeat.default)
 def repeat(step: Step) -> Provenance:
     """Repeating the axis of the samples adds an outer factor."""
-    found = step.of(step.node.args[0])
-    repeats = step.node.args[1]
+    found = step.of(step.args[0])
+    repeats = step.args[1]
     shift = len(repeats) - _rank(step)
     moved = _moved(step, found, _axis(found) + shift, "repeats it")
     times = repeats[_axis(found) + shift]
@@ -141,11 +141,11 @@ def _sym(value: object) -> sympy.Expr:
 @transfer(aten.slice.Tensor)
 def slice_(step: Step) -> Provenance:
     """A cut along the samples' axis is sound if it takes whole blocks of B * inner."""
-    found = step.of(step.node.args[0])
+    found = step.of(step.args[0])
     dim = step.arg(1, "dim", 0) % _rank(step)
     if isinstance(found, (Shared, SummedOverSamples)) or dim != _axis(found):
         return found
-    size = step.shape(step.node.args[0])[dim]
+    size = step.shape(step.args[0])[dim]
     if step.out_shape[dim] == size:
         return found
     if isinstance(found, PerSample) and step.arg(4, "step", 1) == 1:
@@ -161,8 +161,8 @@ def slice_(step: Step) -> Provenance:
 @transfer(aten.select.int)
 def select(step: Step) -> Provenance:
     """One index of one axis; that axis goes."""
-    found = step.of(step.node.args[0])
-    dim = step.node.args[1] % _rank(step)
+    found = step.of(step.args[0])
+    dim = step.args[1] % _rank(step)
     axis = None if dim == _axis(found) else _axis(found) - (dim < _axis(found))
     return _moved(step, found, axis, "picks one sample for all")
 
@@ -170,7 +170,7 @@ def select(step: Step) -> Provenance:
 @transfer(aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
 def split(step: Step) -> Results:
     """Several cuts along one axis, which `unbind` drops."""
-    found = step.of(step.node.args[0])
+    found = step.of(step.args[0])
     unbinds = step.node.target is aten.unbind.int
     dim = step.arg(1, "dim", 0) if unbinds else step.arg(2, "dim", 0)
     dim %= _rank(step)
@@ -184,7 +184,7 @@ def split(step: Step) -> Results:
 @transfer(aten.cat.default)
 def cat(step: Step) -> Provenance:
     """Along another axis all must agree; along the samples' own axis the outer factors add up."""
-    parts = step.node.args[0]
+    parts = step.args[0]
     dim = step.arg(1, "dim", 0) % len(step.out_shape)
     found = [step.of(x) for x in parts]
     if all(isinstance(p, (Shared, SummedOverSamples)) for p in found):
@@ -205,8 +205,8 @@ def cat(step: Step) -> Provenance:
 @transfer(aten.constant_pad_nd.default)
 def pad(step: Step) -> Provenance:
     """Padding along the samples' axis shifts them."""
-    found = step.of(step.node.args[0])
-    widths = step.node.args[1]
+    found = step.of(step.args[0])
+    widths = step.args[1]
     padded = {_rank(step) - 1 - i // 2 for i, width in enumerate(widths) if width != 0}
     if isinstance(found, SummedOverSamples):
         return found if step.arg(2, "value", 0) == 0 else step.mixed("pads it with a constant")
@@ -217,7 +217,7 @@ def pad(step: Step) -> Provenance:
 def scatter_part(step: Step) -> Provenance:
     """A part of the first operand is replaced by the second."""
     selects = step.node.target is aten.select_scatter.default
-    whole, part = step.node.args[:2]
+    whole, part = step.args[:2]
     dim = step.arg(2, "dim", 0) % _rank(step)
     found, piece = step.of(whole), step.of(part)
     if isinstance(piece, SummedOverSamples) and isinstance(found, Shared):
@@ -240,8 +240,8 @@ def scatter_part(step: Step) -> Provenance:
 @transfer(aten.flip.default, torch.ops.prims.rev.default)
 def flip(step: Step) -> Provenance:
     """Reversal of some axes."""
-    found = step.of(step.node.args[0])
-    dims = {d % _rank(step) for d in step.node.args[1]}
+    found = step.of(step.args[0])
+    dims = {d % _rank(step) for d in step.args[1]}
     if isinstance(found, (Shared, SummedOverSamples)) or _axis(found) not in dims:
         return found
     return step.mixed("reverses the order of the samples")
@@ -250,8 +250,8 @@ def flip(step: Step) -> Provenance:
 @transfer(aten.unfold.default)
 def unfold(step: Step) -> Provenance:
     """Windows along one axis, as a new last axis."""
-    found = step.of(step.node.args[0])
-    dim = step.node.args[1] % max(_rank(step), 1)
+    found = step.of(step.args[0])
+    dim = step.args[1] % max(_rank(step), 1)
     if isinstance(found, (Shared, SummedOverSamples)) or _axis(found) != dim:
         return found
     return step.mixed("slides a window over the samples")
