@@ -26,8 +26,9 @@ def find_line(node: Node) -> SourceLine | None:
 
 
 def parse_line(trace: str) -> SourceLine | None:
-    """The innermost frame of a formatted stack trace that lies outside torch."""
-    frames = [f for f in FRAME.finditer(trace) if not _is_library(f["file"])] or list(FRAME.finditer(trace))
+    """The innermost frame of a formatted stack trace that lies outside torch, or in torch if there is none."""
+    frames = [f for f in FRAME.finditer(trace) if not _is_ours(f["file"])]
+    frames = [f for f in frames if not _is_torch(f["file"])] or frames
     if not frames:
         return None
     last = frames[-1]
@@ -35,9 +36,13 @@ def parse_line(trace: str) -> SourceLine | None:
     return SourceLine(last["file"], int(last["line"]), last["function"], code)
 
 
-def _is_library(filename: str) -> bool:
+def _is_torch(filename: str) -> bool:
     parts = filename.replace("\\", "/").split("/")
-    return ("torch" in parts and "site-packages" in parts) or parts[-3:-1] == ["dpgraph", "lower"]
+    return "torch" in parts and "site-packages" in parts
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.replace("\\", "/").split("/")[-3:-1] == ["dpgraph", "lower"]
 
 
 def _describe(node: Node) -> str:

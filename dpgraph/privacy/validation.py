@@ -21,7 +21,7 @@ def require_non_negative(name: str, value: float, *, why: str) -> None:
 
 def require_probability(name: str, value: float, *, why: str, may_be_one: bool) -> None:
     """Raise `ArgumentError` unless `value` is above 0 and below 1 (or 1 itself, if `may_be_one`)."""
-    if not ((_is_number(value) and 0 < value < 1) or (may_be_one and value == 1)):
+    if not (_is_number(value) and 0 < value <= 1 and (may_be_one or value < 1)):
         raise ArgumentError(f"{name} is {value!r}", why=why, fix=f"give a {name} in (0, 1{']' if may_be_one else ')'}")
 
 

@@ -27,6 +27,7 @@ __all__ = ["infer_provenance"]
 
 aten = torch.ops.aten
 prims = torch.ops.prims
+SIZES = {aten.sym_size.int, aten.sym_numel.default, aten.sym_stride.int, aten.sym_storage_offset.default}
 NO_VALUE = {aten._assert_scalar.default, aten.sym_constrain_range_for_size.default, aten._assert_async.msg}
 
 
@@ -95,7 +96,7 @@ def _of_op(step: Step) -> Results:
     if node.target is operator.getitem:
         source = step.known[node.args[0]]  # type: ignore[index]
         return source[node.args[1]] if isinstance(source, tuple) else source  # type: ignore[index]
-    if node.target in READS_SHAPE_ONLY or node.target is aten.sym_size.int:
+    if node.target in READS_SHAPE_ONLY or node.target in SIZES:
         return _like(node, Shared())
     operands = [x for x in tree_leaves((node.args, node.kwargs)) if isinstance(x, Node)]
     found = [p for x in operands for p in _all(step.known[x])]

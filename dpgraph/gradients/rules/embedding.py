@@ -31,7 +31,7 @@ def embedding(
     return Rows(index, v, num_rows)
 
 
-@gradient_rule(aten.index_put.default, aten._unsafe_index_put.default)
+@gradient_rule(aten.index_put.default)
 def index_put(
     zeros: Any, indices: Sequence[Any], values: PerSampleTensor | Tensor, accumulate: bool = False
 ) -> Form | None:

@@ -31,7 +31,7 @@ def _matrices(gradient: Gradient, change: Callable[[Outer], Outer]) -> Gradient 
     return tuple(change(form) for form in forms) if len(forms) == len(gradient) else None
 
 
-@linear_rule(aten.alias.default, aten.clone.default, aten.detach.default, prims.convert_element_type.default)
+@linear_rule(aten.alias.default, aten.clone.default, prims.convert_element_type.default)
 def same(gradient: Gradient, *args: Any, **kwargs: Any) -> Gradient:
     """Copies and casts: the sum is cast at the end, to the dtype of the parameter's gradient."""
     return gradient
@@ -94,19 +94,7 @@ def permute(gradient: Gradient, dims: Sequence[int]) -> Gradient | None:
     return _dense(gradient, lambda g: g.permute(0, *(1 + d % len(dims) for d in dims)))
 
 
-@linear_rule(aten.t.default)
-def t(gradient: Gradient) -> Gradient | None:
-    """The transpose of a matrix; a vector stays."""
-    return _matrices(gradient, Outer.transposed) or _dense(gradient, lambda g: g.mT if g.ndim == 3 else g)
-
-
-@linear_rule(aten.transpose.int)
-def transpose(gradient: Gradient, a: int, b: int) -> Gradient | None:
-    """Two axes change places."""
-    return _dense(gradient, lambda g: g.transpose(_stacked(g, a), _stacked(g, b)))
-
-
-@linear_rule(aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+@linear_rule(aten.view.default)
 def view(gradient: Gradient, shape: Sequence[int]) -> Gradient | None:
     """Another shape of as many elements."""
     if all(isinstance(form, Outer) for form in gradient):
@@ -172,7 +160,7 @@ def pad(gradient: Gradient, widths: Sequence[int], value: float = 0) -> Gradient
     return _dense(gradient, lambda g: aten.constant_pad_nd(g, widths, value))
 
 
-@linear_rule(aten.flip.default, prims.rev.default)
+@linear_rule(prims.rev.default)
 def flip(gradient: Gradient, dims: Sequence[int]) -> Gradient | None:
     """Axes run backwards."""
     return _dense(gradient, lambda g: g.flip([_stacked(g, d) for d in dims]))

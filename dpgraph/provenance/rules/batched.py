@@ -90,8 +90,10 @@ def convolution_backward(step: Step) -> Results:
         "aten.avg_pool3d_backward.default",
         "aten.max_pool3d_with_indices.default",
         "aten.max_pool3d_with_indices_backward.default",
-        "aten.upsample_nearest2d.vec",
-        "aten.upsample_bilinear2d.vec",
+        "aten.upsample_nearest2d.default",
+        "aten.upsample_nearest2d_backward.default",
+        "aten.upsample_bilinear2d.default",
+        "aten.upsample_bilinear2d_backward.default",
         "prims._low_memory_max_pool_with_offsets.default",
         "prims._low_memory_max_pool_offsets_to_indices.default",
     )

@@ -106,10 +106,11 @@ def masked_index(step: Step) -> Provenance:
     masked = step.of(mask)
     if isinstance(masked, Shared) or not isinstance(picked, (Shared, PerSample)):
         return picked
-    return masked if isinstance(picked, Shared) or masked == picked else step.mixed("masks it by other samples")
+    aligned = len(step.shape(mask)) == len(step.out_shape)
+    return picked if aligned and masked == picked else step.mixed("masks it by other samples")
 
 
-@transfer(aten.index_put.default, aten._unsafe_index_put.default)
+@transfer(aten.index_put.default)
 def index_put(step: Step) -> Provenance:
     """(operand, indices, values, accumulate): the gradient of `index`, when it accumulates into zeros."""
     operand, indices, values = step.args[:3]
@@ -202,7 +203,9 @@ def scatter(step: Step) -> Provenance:
         )
     written = step.agreed([x for x in (where, source) if isinstance(x, Node)])
     if not isinstance(written, PerSample):
-        return written or step.of(operand)
+        into = step.of(operand)
+        along = isinstance(into, PerSample) and into.axis == dim % len(step.out_shape)
+        return step.mixed("overwrites some of the samples") if along else written or into
     if written.axis == dim % len(step.out_shape):
         sums = adds and is_zero(operand)
         return SummedOverSamples(step.node) if sums else step.mixed("writes to places that several samples share")

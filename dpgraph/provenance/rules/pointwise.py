@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from dpgraph.provenance.lattice import PerSample, Provenance, SamplePosition, Shared, SummedOverSamples
+from dpgraph.provenance.lattice import Provenance, SamplePosition, Shared, SummedOverSamples
 from dpgraph.provenance.registry import Step, transfer
 
 aten = torch.ops.aten
@@ -19,7 +19,6 @@ LINEAR_IN_FIRST = {
     aten.div.Scalar,
     prims.convert_element_type.default,
     aten.clone.default,
-    aten._to_copy.default,
 }
 ADDITIVE = {aten.add.Tensor, aten.sub.Tensor}
 # Only the shape of the operand is read: the result depends on no sample.
@@ -35,10 +34,10 @@ READS_SHAPE_ONLY = {
     aten.randn_like.default,
     aten.randint_like.default,
 }
-POSITION_KEEPING = {prims.convert_element_type.default, aten.clone.default, aten._to_copy.default}
+POSITION_KEEPING = {prims.convert_element_type.default, aten.clone.default}
 
 
-@transfer(torch.Tag.pointwise, *POSITION_KEEPING, aten.copysign.Tensor, aten.lift_fresh_copy.default)
+@transfer(torch.Tag.pointwise, *POSITION_KEEPING, aten.copysign.Tensor)
 def pointwise(step: Step) -> Provenance:
     """Operands are aligned at the last axis; all per-sample operands must agree on the axis."""
     operands = step.tensors
@@ -94,10 +93,3 @@ def is_zero(operand: object) -> bool:
             return bool(operand.args[0] == 0)
         return False
     return isinstance(operand, (int, float)) and operand == 0
-
-
-@transfer(aten.native_dropout.default)
-def native_dropout(step: Step) -> tuple[Provenance, Provenance]:
-    """The mask is random, of the shape of the input."""
-    found = step.of(step.args[0])
-    return (found, Shared()) if isinstance(found, (PerSample, Shared)) else (step.mixed("drops parts of it"), Shared())

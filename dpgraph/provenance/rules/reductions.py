@@ -6,7 +6,6 @@ from dpgraph.provenance.lattice import PerSample, Provenance, Shared, SummedOver
 from dpgraph.provenance.registry import Results, Step, transfer
 
 aten = torch.ops.aten
-prims = torch.ops.prims
 
 SUMS = {aten.sum.default, aten.sum.dim_IntList}
 MEANS = {aten.mean.default, aten.mean.dim}
@@ -43,7 +42,6 @@ def _dims(step: Step, dims: object) -> set[int]:
     aten.max.default,
     aten.min.default,
     aten.any.default,
-    aten.all.default,
     aten.prod.default,
 )
 def reduce_all(step: Step) -> Provenance:
@@ -58,12 +56,9 @@ def reduce_all(step: Step) -> Provenance:
     aten.amin.default,
     aten.any.dim,
     aten.any.dims,
-    aten.all.dim,
-    aten.all.dims,
     aten.prod.dim_int,
     aten.argmax.default,
     aten.argmin.default,
-    aten.logsumexp.default,
 )
 def reduce_dims(step: Step) -> Provenance:
     """Over the given axes (operand, dims, keepdim)."""
@@ -78,19 +73,12 @@ def reduce_with_index(step: Step) -> Results:
     return (_reduced(step, step.of(step.args[0]), dims, bool(step.arg(2, "keepdim", False))),) * 2
 
 
-@transfer(aten.var_mean.correction, aten.var.correction, aten.std.correction, aten.std_mean.correction)
+@transfer(aten.var_mean.correction, aten.var.correction)
 def moments(step: Step) -> Results:
     """Variance, alone or with the mean."""
     dims = _dims(step, step.arg(1, "dim"))
     result = _reduced(step, step.of(step.args[0]), dims, bool(step.node.kwargs.get("keepdim", False)))
     return (result, result) if isinstance(step.node.meta["val"], (tuple, list)) else result
-
-
-@transfer(aten.linalg_vector_norm.default)
-def vector_norm(step: Step) -> Provenance:
-    """(operand, order, dims, keepdim)."""
-    dims = _dims(step, step.arg(2, "dim"))
-    return _reduced(step, step.of(step.args[0]), dims, bool(step.arg(3, "keepdim", False)))
 
 
 def _along(step: Step, dim: int, operands: list[torch.fx.Node] | None = None) -> Provenance:
@@ -103,24 +91,15 @@ def _along(step: Step, dim: int, operands: list[torch.fx.Node] | None = None) ->
 
 
 @transfer(
-    aten._softmax.default,
-    aten._log_softmax.default,
     aten.cumsum.default,
     aten.cumprod.default,
     aten.logcumsumexp.default,
-    prims.prepare_softmax_online.default,
 )
 def scan(step: Step) -> Results:
     """(operand, dim): the result keeps the shape."""
     result = _along(step, step.args[1])
     value = step.node.meta["val"]
     return (result,) * len(value) if isinstance(value, (tuple, list)) else result
-
-
-@transfer(aten._softmax_backward_data.default, aten._log_softmax_backward_data.default)
-def softmax_backward(step: Step) -> Provenance:
-    """(grad, output, dim)."""
-    return _along(step, step.args[2])
 
 
 @transfer(aten.sort.default, aten.cummax.default, aten.cummin.default)

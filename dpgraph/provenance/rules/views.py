@@ -37,13 +37,13 @@ def _rank(step: Step) -> int:
     return len(step.shape(step.args[0]))
 
 
-@transfer(aten.alias.default, aten.detach.default, aten.lift_fresh.default, aten.contiguous.default)
+@transfer(aten.alias.default)
 def same(step: Step) -> Provenance:
     """The value itself."""
     return step.of(step.args[0])
 
 
-@transfer(aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+@transfer(aten.view.default)
 def view(step: Step) -> Provenance:
     """The samples stay on one axis if, in row-major order, what stands before and after them factorises."""
     found = step.of(step.args[0])
@@ -81,21 +81,6 @@ def permute(step: Step) -> Provenance:
     return _moved(step, found, dims.index(_axis(found)) if dims else None, "permutes it")
 
 
-@transfer(aten.transpose.int)
-def transpose(step: Step) -> Provenance:
-    """Two axes change places."""
-    found = step.of(step.args[0])
-    a, b = (d % _rank(step) for d in step.args[1:3])
-    return _moved(step, found, {a: b, b: a}.get(_axis(found), _axis(found)), "transposes it")
-
-
-@transfer(aten.t.default)
-def t(step: Step) -> Provenance:
-    """A matrix is transposed."""
-    found = step.of(step.args[0])
-    return _moved(step, found, 1 - _axis(found) if _rank(step) == 2 else _axis(found), "transposes it")
-
-
 @transfer(aten.unsqueeze.default)
 def unsqueeze(step: Step) -> Provenance:
     """A new axis of size 1."""
@@ -104,7 +89,7 @@ def unsqueeze(step: Step) -> Provenance:
     return _moved(step, found, _axis(found) + (dim <= _axis(found)), "unsqueezes it")
 
 
-@transfer(aten.squeeze.dims, aten.squeeze.dim, aten.squeeze.default)
+@transfer(aten.squeeze.dims, aten.squeeze.dim)
 def squeeze(step: Step) -> Provenance:
     """Axes of size 1 go; the axis of the samples has no size 1."""
     found = step.of(step.args[0])
@@ -237,7 +222,7 @@ def scatter_part(step: Step) -> Provenance:
     return step.mixed("writes it into another value")
 
 
-@transfer(aten.flip.default, torch.ops.prims.rev.default)
+@transfer(torch.ops.prims.rev.default)
 def flip(step: Step) -> Provenance:
     """Reversal of some axes."""
     found = step.of(step.args[0])

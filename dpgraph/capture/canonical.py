@@ -1,0 +1,51 @@
+"""Spell ops of a joint graph in the one way that the analysis knows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor
+from torch.fx import Graph, Node
+
+__all__ = ["views_for_strides"]
+
+aten = torch.ops.aten
+
+
+def views_for_strides(graph: Graph) -> None:
+    """Replace, in place, each `as_strided` that only reshapes a contiguous tensor by the `view` that it is.
+
+    Decompositions leave such ops behind, in the backward of GroupNorm for one. Other strides stay as they are.
+    """
+    for node in graph.find_nodes(op="call_function", target=aten.as_strided.default):
+        if _only_reshapes(node):
+            node.target = aten.view.default
+            node.args = node.args[:2]
+            node.kwargs = {}
+
+
+def _only_reshapes(node: Node) -> bool:
+    operand = node.args[0]
+    assert isinstance(operand, Node)
+    before, after = operand.meta["val"], node.meta["val"]
+    same_start = node.args[3:] in ((), (None,), (0,)) and before.storage_offset() == 0
+    return same_start and _is_contiguous(before) and _is_contiguous(after) and _numel(before) == _numel(after)
+
+
+def _is_contiguous(value: Tensor) -> bool:
+    """Whether a tensor lies in memory in the order of its indices, for all values of symbolic sizes."""
+    step: sympy.Expr = sympy.Integer(1)
+    for size, stride in zip(reversed(_exact(value.shape)), reversed(_exact(value.stride())), strict=True):
+        if size != 1 and stride != step:
+            return False
+        step = step * size
+    return True
+
+
+def _numel(value: Tensor) -> sympy.Expr:
+    return sympy.Mul(*_exact(value.shape))
+
+
+def _exact(sizes: Sequence[Any]) -> list[sympy.Expr]:
+    return [s.node.expr if isinstance(s, torch.SymInt) else sympy.Integer(s) for s in sizes]
