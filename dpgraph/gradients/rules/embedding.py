@@ -45,4 +45,4 @@ def index_put(
     if rows.dtype.is_floating_point or rows.dtype == torch.bool or v.ndim != rows.ndim + 1:
         return None
     rows = rows.flatten(1) if rows.ndim > 1 else rows.unsqueeze(1)
-    return Rows(rows % zeros.shape[0], v.reshape(*rows.shape, -1), zeros.shape[0])
+    return Rows(rows % zeros.shape[0], v.reshape(*rows.shape, v.shape[-1]), zeros.shape[0])

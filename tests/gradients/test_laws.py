@@ -1,0 +1,310 @@
+"""The laws that every form and every rule must obey.
+
+norm_sq == |materialise|^2          dot == <materialise, materialise>
+weighted_sum(w) == sum_b w_b materialise_b        a sample of weight 0 adds exactly nothing
+a gradient rule == the op, applied to each sample alone; its sum over the samples == the op on the whole batch
+a linear rule == the op, applied to each sample's gradient
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dpgraph.gradients.dense import Dense
+from dpgraph.gradients.fallback import map_over_samples
+from dpgraph.gradients.forms import Form, Gradient, norm_sq, weighted_sum
+from dpgraph.gradients.outer import Outer
+from dpgraph.gradients.registry import PerSampleTensor
+from dpgraph.gradients.rows import Rows
+from dpgraph.gradients.rules import GRADIENT_RULES, LINEAR_RULES
+
+aten = torch.ops.aten
+# Few sizes, so that they collide: B == T == p == d is drawn often, and so is 1.
+SIZES = st.sampled_from([1, 2, 3])
+BATCHES = st.sampled_from([0, 1, 2, 3])
+EXACT = {"rtol": 1e-11, "atol": 1e-11}
+
+
+def randn(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+@st.composite
+def forms(draw: Callable[..., Any], kinds: tuple[str, ...] = ("dense", "outer", "seen", "rows")) -> list[Form]:
+    """Several forms of one parameter [p, d] and one B."""
+    torch.manual_seed(draw(st.integers(0, 2**16)))
+    batch, p, d = draw(BATCHES), draw(SIZES), draw(SIZES)
+
+    def one(kind: str) -> Form:
+        positions = draw(SIZES)
+        match kind:
+            case "dense":
+                return Dense(randn(batch, p, d))
+            case "outer":
+                return Outer(randn(batch, positions, p), randn(batch, positions, d))
+            case "seen":
+                return Outer(randn(batch, positions, d), randn(batch, positions, p)).seen_as((p, -1))
+            case _:
+                return Rows(torch.randint(p, (batch, positions)), randn(batch, positions, d), p)
+
+    return [one(kind) for kind in draw(st.lists(st.sampled_from(kinds), min_size=1, max_size=3))]
+
+
+def num_samples(form: Form) -> int:
+    return form.materialise().shape[0]
+
+
+@given(forms())
+def test_norm_is_that_of_the_materialised(several: list[Form]) -> None:
+    for form in several:
+        torch.testing.assert_close(form.norm_sq(), form.materialise().flatten(1).pow(2).sum(1), **EXACT)
+
+
+@given(forms())
+def test_dot_is_that_of_the_materialised(several: list[Form]) -> None:
+    for a in several:
+        for b in several:
+            expected = (a.materialise() * b.materialise()).flatten(1).sum(1)
+            torch.testing.assert_close(a.dot(b), expected, **EXACT)
+
+
+@given(forms())
+def test_weighted_sum_is_that_of_the_materialised(several: list[Form]) -> None:
+    for form in several:
+        w = torch.rand(num_samples(form), dtype=torch.float64)
+        torch.testing.assert_close(form.weighted_sum(w), torch.tensordot(w, form.materialise(), 1), **EXACT)
+
+
+@given(forms())
+def test_a_gradient_is_the_sum_of_its_forms(several: list[Form]) -> None:
+    total = sum((form.materialise() for form in several), start=torch.zeros((), dtype=torch.float64))
+    w = torch.rand(len(total), dtype=torch.float64)
+    torch.testing.assert_close(norm_sq(tuple(several)), total.flatten(1).pow(2).sum(1), **EXACT)
+    torch.testing.assert_close(weighted_sum(tuple(several), w), torch.tensordot(w, total, 1), **EXACT)
+
+
+@given(forms(), st.floats(-2, 2))
+def test_scaling(several: list[Form], c: float) -> None:
+    for form in several:
+        torch.testing.assert_close(form.scaled(c).materialise(), c * form.materialise(), **EXACT)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_sample_of_weight_zero_adds_exactly_nothing(poison: float) -> None:
+    index = torch.randint(3, (3, 2))
+    clean = [Dense(randn(3, 3, 4)), Outer(randn(3, 2, 3), randn(3, 2, 4)), Rows(index, randn(3, 2, 4), 3)]
+    w = torch.tensor([0.5, 0.0, 2.0], dtype=torch.float64)
+    for form in clean:
+        expected = form.weighted_sum(w)
+        for tensor in vars_of(form):
+            tensor[1] = poison
+        assert torch.equal(form.weighted_sum(w), expected)
+        assert not torch.isfinite(form.norm_sq()[1])
+        assert torch.isfinite(form.norm_sq()[[0, 2]]).all()
+
+
+def vars_of(form: Form) -> list[Tensor]:
+    named = (getattr(form, name) for name in ("g", "u", "v") if hasattr(form, name))
+    return [x for x in named if isinstance(x, Tensor)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_norms_are_float32_or_better(dtype: torch.dtype) -> None:
+    index = torch.zeros(2, 600, dtype=torch.int64)
+    for form in (
+        Dense(torch.full((2, 600, 4), 8.0, dtype=dtype)),
+        Outer(torch.full((2, 600, 2), 8.0, dtype=dtype), torch.full((2, 600, 2), 8.0, dtype=dtype)),
+        Rows(index, torch.full((2, 600, 2), 8.0, dtype=dtype), 3),
+    ):
+        assert form.norm_sq().dtype == torch.float32
+        assert torch.isfinite(form.norm_sq()).all()
+
+
+# ---------------------------------------------------------------- rules
+
+
+@dataclass(frozen=True)
+class Case:
+    """An op's arguments as a rule gets them, and how many axes a sample's operand has on top for the whole batch."""
+
+    op: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def stack(*shape: int) -> PerSampleTensor:
+    return PerSampleTensor(randn(*shape))
+
+
+def ids(high: int, *shape: int) -> PerSampleTensor:
+    return PerSampleTensor(torch.randint(high, shape))
+
+
+def case(op: Any, *args: Any, **kwargs: Any) -> Case:
+    return Case(op, args, kwargs)
+
+
+def convolution_case(batch: int, images: int, rank: int, transposed: bool, groups: int, wanted: list[bool]) -> Case:
+    channels, out = 2 * groups, 3 * groups
+    stride, padding, dilation = [2, 1, 3][:rank], [1, 0, 2][:rank], [1, 2, 1][:rank]
+    output_padding = [1, 0, 2][:rank] if transposed else [0] * rank
+    x = randn(batch, images, channels, *[7] * rank)
+    shape = (channels, out // groups) if transposed else (out, channels // groups)
+    weight = randn(*shape, *[3, 2, 1][:rank])
+    geometry = (stride, padding, dilation, transposed, output_padding, groups)
+    y = aten.convolution(x.flatten(0, 1), weight, None, *geometry)
+    grad = PerSampleTensor(torch.randn_like(y).unflatten(0, (batch, images)))
+    return case(aten.convolution_backward.default, grad, PerSampleTensor(x), weight, [out], *geometry, wanted)
+
+
+def gradient_cases(batch: int, t: int, p: int, d: int) -> list[Case]:
+    """Every registered gradient rule, with the shapes it must treat."""
+    convolutions = [
+        convolution_case(max(batch, 1), n, rank, transposed, groups, [False, True, True])
+        for n in (1, 2)
+        for rank in (1, 2, 3)
+        for transposed in (False, True)
+        for groups in (1, 2)
+    ]
+    return [
+        case(aten.mm.default, stack(batch, p, t), stack(batch, t, d)),
+        case(aten.mm.default, stack(batch, p, t), randn(t, d)),
+        case(aten.bmm.default, stack(batch, 2, p, t), stack(batch, 2, t, d)),
+        case(aten.mv.default, stack(batch, p, t), stack(batch, t)),
+        case(aten.dot.default, stack(batch, t), stack(batch, t)),
+        case(aten.sum.default, stack(batch, t, d)),
+        case(aten.sum.dim_IntList, stack(batch, 1, t, d), [0, 1]),
+        case(aten.sum.dim_IntList, stack(batch, 1, t, d), [0, -1], True),
+        case(aten.sum.dim_IntList, stack(batch, 1, t, d), None),
+        case(aten.embedding_dense_backward.default, stack(batch, t, d), ids(p, batch, t), p, -1, False),
+        case(aten.embedding_dense_backward.default, stack(batch, 1, t, d), ids(p, batch, 1, t), p, 0, False),
+        case(aten.embedding_dense_backward.default, stack(batch, t, d), torch.randint(p, (t,)), p, -1, False),
+        case(aten.embedding_dense_backward.default, stack(batch, t, d), ids(p, batch, t), p, -1, True),
+        case(aten.index_put.default, zeros(p, d), [ids(p, batch, t)], stack(batch, t, d), True),
+        case(aten.index_put.default, zeros(p, d), [ids(p, batch)], stack(batch, d), True),
+        case(aten.index_put.default, zeros(p, d), [torch.arange(-p, 0)], stack(batch, p, d), True),
+        case(aten.index_put.default, zeros(p, p, d), [ids(p, batch, t), ids(p, batch, t)], stack(batch, t, d), True),
+        *convolutions,
+        convolution_case(2, 1, 2, False, 1, [True, False, True]),
+    ]
+
+
+def zeros(*shape: int) -> Tensor:
+    return torch.zeros(*shape, dtype=torch.float64)
+
+
+def evaluate(rule: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: dict[str, Any], op: Any) -> list[Any]:
+    result = rule(*args, **kwargs) if rule is not None else None
+    if result is None:
+        result = map_over_samples(op, args, kwargs)
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+@settings(max_examples=15)
+@given(BATCHES, SIZES, SIZES, SIZES, st.integers(0, 2**16))
+def test_gradient_rules_are_the_op_on_each_sample(batch: int, t: int, p: int, d: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    for c in gradient_cases(batch, t, p, d):
+        found = evaluate(GRADIENT_RULES[c.op], c.args, c.kwargs, c.op)
+        stacks = [x for x in torch.utils._pytree.tree_leaves(c.args) if isinstance(x, PerSampleTensor)]
+        for b in range(stacks[0].stack.shape[0]):
+            alone = torch.utils._pytree.tree_map(
+                lambda x, b=b: x.stack[b] if isinstance(x, PerSampleTensor) else x, c.args
+            )
+            expected = c.op(*alone, **c.kwargs)
+            for form, e in zip(found, expected if isinstance(expected, tuple) else (expected,), strict=True):
+                if form is not None:
+                    torch.testing.assert_close(form.materialise()[b].reshape(e.shape), e, **EXACT)
+
+
+def test_every_gradient_rule_has_a_case() -> None:
+    assert {c.op for c in gradient_cases(2, 2, 2, 2)} == set(GRADIENT_RULES)
+
+
+@dataclass(frozen=True)
+class LinearCase:
+    """A linear op: the call with the gradient in its place, for a gradient of `shape`."""
+
+    op: Any
+    shape: tuple[int, ...]
+    call: Callable[[Any], tuple[Any, ...]]
+
+
+LINEAR_CASES = [
+    LinearCase(aten.alias.default, (3, 4), lambda g: (g,)),
+    LinearCase(aten.clone.default, (3, 4), lambda g: (g,)),
+    LinearCase(torch.ops.prims.convert_element_type.default, (3, 4), lambda g: (g, torch.float64)),
+    LinearCase(aten.add.Tensor, (3, 4), lambda g: (g, g)),
+    LinearCase(aten.neg.default, (3, 4), lambda g: (g,)),
+    LinearCase(aten.mul.Tensor, (3, 4), lambda g: (g, torch.tensor(2.0, dtype=torch.float64))),
+    LinearCase(aten.mul.Tensor, (3, 4), lambda g: (FACTOR, g)),
+    LinearCase(aten.mul.Tensor, (4,), lambda g: (g, FACTOR)),
+    LinearCase(aten.mul.Scalar, (3, 4), lambda g: (g, -0.5)),
+    LinearCase(aten.div.Tensor, (3, 4), lambda g: (g, torch.tensor(3.0, dtype=torch.float64))),
+    LinearCase(aten.div.Tensor, (3, 4), lambda g: (g, FACTOR)),
+    LinearCase(aten.div.Scalar, (3, 4), lambda g: (g, 4)),
+    LinearCase(aten.mm.default, (3, 4), lambda g: (g, FACTOR.t())),
+    LinearCase(aten.mm.default, (3, 4), lambda g: (FACTOR.t(), g)),
+    LinearCase(aten.permute.default, (3, 4), lambda g: (g, [1, 0])),
+    LinearCase(aten.permute.default, (2, 3, 4), lambda g: (g, [2, -3, 1])),
+    LinearCase(aten.view.default, (3, 4), lambda g: (g, [2, 6])),
+    LinearCase(aten.view.default, (3, 4), lambda g: (g, [-1])),
+    LinearCase(aten.view.default, (1, 1), lambda g: (g, [])),
+    LinearCase(aten.unsqueeze.default, (3, 4), lambda g: (g, -1)),
+    LinearCase(aten.unsqueeze.default, (3, 4), lambda g: (g, 0)),
+    LinearCase(aten.squeeze.dims, (1, 3, 1), lambda g: (g, [0, -1])),
+    LinearCase(aten.squeeze.dim, (1, 3), lambda g: (g, 0)),
+    LinearCase(aten.expand.default, (1, 4), lambda g: (g, [2, 3, -1])),
+    LinearCase(aten.slice.Tensor, (3, 4), lambda g: (g, 1, 1, 3)),
+    LinearCase(aten.slice.Tensor, (3, 4), lambda g: (g, -2, -2)),
+    LinearCase(aten.select.int, (3, 4), lambda g: (g, -1, -2)),
+    LinearCase(aten.slice_scatter.default, (2, 4), lambda g: (zeros(3, 4), g, 0, 1, 3)),
+    LinearCase(aten.select_scatter.default, (4,), lambda g: (zeros(3, 4), g, -2, 1)),
+    LinearCase(aten.constant_pad_nd.default, (3, 4), lambda g: (g, [1, 0, 0, 2])),
+    LinearCase(torch.ops.prims.rev.default, (3, 4), lambda g: (g, [1])),
+]
+FACTOR = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def gradients_of(shape: tuple[int, ...]) -> list[Gradient]:
+    """A gradient of each form that can have the shape, and sums of them."""
+    dense = Dense(randn(3, *shape))
+    if len(shape) != 2:
+        return [(dense,)]
+    p, d = shape
+    outer = Outer(randn(3, 5, p), randn(3, 5, d))
+    seen = Outer(randn(3, 5, p * d), randn(3, 5, 1)).seen_as(shape)
+    rows = Rows(torch.randint(p, (3, 5)), randn(3, 5, d), p)
+    return [(dense,), (outer,), (seen,), (rows,), (outer, outer), (rows, outer), (dense, dense)]
+
+
+@pytest.mark.parametrize("c", LINEAR_CASES, ids=lambda c: str(c.op))
+def test_linear_rules_are_the_op_on_each_gradient(c: LinearCase) -> None:
+    for gradient in gradients_of(c.shape):
+        whole = torch.stack([form.materialise() for form in gradient]).sum(0)
+        carried = LINEAR_RULES[c.op](*c.call(gradient))
+        if carried is None:
+            args = tuple(PerSampleTensor(whole) if x is gradient else x for x in c.call(gradient))
+            fallen_back = map_over_samples(c.op, args, {})
+            assert isinstance(fallen_back, Dense)
+            carried = (fallen_back,)
+        found = torch.stack([form.materialise() for form in carried]).sum(0)
+        for b in range(3):
+            torch.testing.assert_close(found[b], c.op(*c.call(whole[b])), **EXACT)
+
+
+def test_every_linear_rule_has_a_case() -> None:
+    assert {c.op for c in LINEAR_CASES} == set(LINEAR_RULES)
+
+
+def test_two_owners_of_an_operator_are_refused() -> None:
+    from dpgraph.gradients.registry import gradient_rule
+
+    with pytest.raises(AssertionError, match="two rules"):
+        gradient_rule(aten.mm.default)(lambda: None)
