@@ -8,16 +8,19 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-__all__ = ["views_for_strides"]
+__all__ = ["canonicalise"]
 
 aten = torch.ops.aten
 
 
-def views_for_strides(graph: Graph) -> None:
-    """Replace, in place, each `as_strided` that only reshapes a contiguous tensor by the `view` that it is.
+def canonicalise(graph: Graph) -> None:
+    """Spell, in place, an operator that has several names or forms in one of them.
 
-    Decompositions leave such ops behind, in the backward of GroupNorm for one. Other strides stay as they are.
+    Decompositions leave `as_strided` behind that only reshapes a contiguous tensor (in the backward of GroupNorm, for
+    one): that is a `view`. Other strides stay as they are.
     """
+    for node in graph.find_nodes(op="call_function", target=aten.true_divide.Tensor):
+        node.target = aten.div.Tensor
     for node in graph.find_nodes(op="call_function", target=aten.as_strided.default):
         if _only_reshapes(node):
             node.target = aten.view.default

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from dpgraph.capture.canonical import views_for_strides
+from dpgraph.capture.canonical import canonicalise
 from dpgraph.capture.joint import Constant, Input, JointGraph, Parameter, Sample, Tangent
 from dpgraph.errors import UnsupportedProgramError
 from dpgraph.torch_compat import (
@@ -95,7 +95,7 @@ def read_joint(joint: GraphModule, found: GraphInputs, batch: sympy.Symbol) -> J
     Raises:
         UnsupportedProgramError: inputs that alias one another, or tensor subclasses.
     """
-    views_for_strides(joint.graph)
+    canonicalise(joint.graph)
     placeholders = joint.graph.find_nodes(op="placeholder")
     output = joint.graph.output_node()
     outputs, descriptors = tuple(output.args[0]), output.meta["desc"]  # type: ignore[arg-type]

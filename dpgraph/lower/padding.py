@@ -34,10 +34,8 @@ def without_padding(outputs: Any, known: Mapping[int, Provenance], call: Batched
         match known.get(id(x)):
             case PerSample() as found:
                 return _cut(x, found, call)
-            case SummedOverSamples(scaled_by_batch_size=None):
-                return _sum_without_copies(x, call)
-            case SummedOverSamples():
-                return _mean_without_copies(x, call)
+            case SummedOverSamples(power=power):
+                return _sum_without_copies(x, call, power)
             case _:
                 return x
 
@@ -52,16 +50,13 @@ def _cut(x: Tensor, found: PerSample, call: BatchedCall) -> Tensor:
     return kept.flatten(found.axis, found.axis + 2)
 
 
-def _sum_without_copies(x: Tensor, call: BatchedCall) -> Tensor:
-    """A sum over `num_rows` copies of one sample has the value of one, and its gradient comes from one."""
-    if call.num_samples == 0:
-        return x * 0
-    return x - x.detach() * (1 - call.num_samples / call.num_rows)
+def _sum_without_copies(x: Tensor, call: BatchedCall, power: int) -> Tensor:
+    """B^power times a sum over the samples, whose rows are copies of one sample: as it would be for that one.
 
-
-def _mean_without_copies(x: Tensor, call: BatchedCall) -> Tensor:
-    """A mean over copies of one sample has the right value; its gradient comes from one, which must weigh more."""
+    Its gradient comes from that one row alone, so its weight is B^power without the copies.
+    """
     if call.num_samples == 0:
-        return x * torch.nan
-    weight = call.num_rows / call.num_samples
-    return weight * x - x.detach() * (weight - 1)
+        return x * (0.0 if power == 0 else torch.nan)
+    share = call.num_samples / call.num_rows
+    weight = share**power
+    return x * weight - x.detach() * weight * (1 - share)

@@ -57,8 +57,9 @@ def rewrite(captured: JointGraph, mechanism: Mechanism, options: CompileOptions)
         UnsupportedProgramError: that cannot be decided.
     """
     trained, group_of = mechanism.trained, mechanism.group_of
-    provenance = infer_provenance(captured)
-    check_soundness(captured, provenance, trained, undoes_mean=mechanism.loss_reduction == "mean")
+    power = -1 if mechanism.loss_reduction == "mean" else 0
+    provenance = infer_provenance(captured, outer_power=power)
+    check_soundness(captured, provenance, trained, expected_power=power)
     sites = find_sites(captured, provenance, trained)
     choose = plan_forms(options)
     functions = [SiteFunction(captured, provenance, site, choose) for site in sites]

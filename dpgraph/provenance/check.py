@@ -20,7 +20,7 @@ WHY = (
 
 
 def check_soundness(
-    joint: JointGraph, provenance: Mapping[Node, Results], trained: Iterable[str], *, undoes_mean: bool
+    joint: JointGraph, provenance: Mapping[Node, Results], trained: Iterable[str], *, expected_power: int
 ) -> None:
     """Pass if every trained gradient is a sum over the samples and no buffer depends on them.
 
@@ -28,7 +28,7 @@ def check_soundness(
         joint: the graph.
         provenance: what `infer_provenance` found in it.
         trained: names of the trained parameters.
-        undoes_mean: whether a factor 1/B is taken out again (`loss_reduction="mean"`).
+        expected_power: of B before every gradient: -1 if a mean is undone (`loss_reduction="mean"`), else 0.
 
     Raises:
         UnsoundProgramError: samples are mixed on the way to a trained gradient, or into a buffer.
@@ -41,12 +41,12 @@ def check_soundness(
     for name in trained:
         gradient = joint.gradient_of(name) if name in joint.gradients else None
         if gradient is not None:
-            _check_gradient(name, gradient, provenance[gradient], undoes_mean)
+            _check_gradient(name, gradient, provenance[gradient], expected_power)
 
 
 def _check_buffer(node: Node, provenance: Mapping[Node, Results]) -> None:
     found = provenance[node]
-    if isinstance(found, Shared) and found.scaled_by_batch_size is None:
+    if isinstance(found, Shared) and found.power == 0:
         return
     origin = found.origin if isinstance(found, (Refused, SummedOverSamples)) else node
     raise UnsoundProgramError(
@@ -58,7 +58,7 @@ def _check_buffer(node: Node, provenance: Mapping[Node, Results]) -> None:
     )
 
 
-def _check_gradient(name: str, gradient: Node, found: Results, undoes_mean: bool) -> None:
+def _check_gradient(name: str, gradient: Node, found: Results, expected_power: int) -> None:
     assert not isinstance(found, tuple)
     if isinstance(found, Shared) and not is_zero(gradient):
         found = mixes(gradient, "gives a gradient that no sample owns")
@@ -66,12 +66,13 @@ def _check_gradient(name: str, gradient: Node, found: Results, undoes_mean: bool
         found = mixes(gradient, "gives a gradient that was not summed over the samples")
     if isinstance(found, Refused):
         raise _refusal(found, name)
-    if found.scaled_by_batch_size is not None and not undoes_mean:
+    if isinstance(found, SummedOverSamples) and found.power != expected_power:
         raise UnsoundProgramError(
-            "a gradient is scaled by the number of samples in the batch",
-            place=find_place(found.scaled_by_batch_size, parameter=name),
+            f"a gradient is scaled by the number of samples in the batch (to the power of {found.power}, not of "
+            f"{expected_power})",
+            place=find_place(found.scaled_at or gradient, parameter=name),
             why="one sample more or less changes what all the others contribute",
-            fix='sum over the samples instead; for a mean over the batch pass loss_reduction="mean"',
+            fix='sum over the samples instead; for one mean over the batch pass loss_reduction="mean"',
         )
 
 
@@ -80,7 +81,7 @@ def _refusal(found: Provenance, parameter: str) -> DPGraphError:
     place = find_place(found.origin, parameter=parameter)
     if found.kind == "unknown":
         return UnsupportedProgramError(
-            f"`{found.origin.target}` {found.reason}",
+            f"the operator `{found.origin.target}` {found.reason}",
             place=place,
             why="without one nothing is known of which sample influences which",
             fix="write the step with other operators, or leave the parameters behind it untrained",

@@ -1,10 +1,12 @@
 """Infer which elements of every value of a joint graph depend on which sample."""
 
 import operator
+from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import sympy
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -20,22 +22,25 @@ from dpgraph.provenance.lattice import (
     mixes,
 )
 from dpgraph.provenance.registry import Results, Step, find_transfer, size_of
-from dpgraph.provenance.rules import READS_SHAPE_ONLY
+from dpgraph.provenance.rules import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES
+from dpgraph.provenance.scale import find_power
 from dpgraph.torch_compat import tree_leaves
 
 __all__ = ["infer_provenance"]
 
 aten = torch.ops.aten
 prims = torch.ops.prims
-SIZES = {aten.sym_size.int, aten.sym_numel.default, aten.sym_stride.int, aten.sym_storage_offset.default}
-NO_VALUE = {aten._assert_scalar.default, aten.sym_constrain_range_for_size.default, aten._assert_async.msg}
 
 
-def infer_provenance(joint: JointGraph) -> MappingProxyType[Node, Results]:
+def infer_provenance(joint: JointGraph, *, outer_power: int = 0) -> MappingProxyType[Node, Results]:
     """Provenance of every node of a joint graph.
 
     The inputs' come from their roles; those of the tangents from the outputs whose gradients they are, under the
     assumption that the loss outside the graph is a sum over the samples of what each contributes alone.
+
+    Args:
+        joint: the graph.
+        outer_power: the power of B with which the loss outside the graph scales that sum: -1 if it is a mean.
 
     Returns:
         node -> Provenance, or a tuple of them for an op with several results.
@@ -45,7 +50,7 @@ def infer_provenance(joint: JointGraph) -> MappingProxyType[Node, Results]:
     backward = [node for node in nodes if not _infer(joint, node, known)]
     for node in backward:
         if node.op == "placeholder":
-            known[node] = _of_tangent(joint, known, joint.inputs[node.name])
+            known[node] = _of_tangent(joint, known, joint.inputs[node.name], outer_power)
     for node in backward:
         _infer(joint, node, known)
     return MappingProxyType(known)
@@ -72,7 +77,7 @@ def _infer(joint: JointGraph, node: Node, known: dict[Node, Results]) -> bool:
     return True
 
 
-def _of_tangent(joint: JointGraph, known: dict[Node, Results], role: Input) -> Provenance:
+def _of_tangent(joint: JointGraph, known: dict[Node, Results], role: Input, outer_power: int) -> Provenance:
     """A gradient that comes from outside: as its output, and constant for a sum over the samples."""
     assert isinstance(role, Tangent)
     if role.output is None:
@@ -81,84 +86,182 @@ def _of_tangent(joint: JointGraph, known: dict[Node, Results], role: Input) -> P
     found = known[output]
     assert not isinstance(found, tuple)
     match found:
-        case PerSample() | Refused():
-            return replace(found, scaled_by_batch_size=None)
+        case PerSample():
+            return replace(found, power=outer_power, scaled_at=None)
         case SummedOverSamples():
             return Shared()
+        case Refused():
+            return found
         case _:
             return mixes(output, "is an output that no sample owns, so its gradient is a sum that cannot be split")
 
 
 def _of_op(step: Step) -> Results:
     node = step.node
-    if node.target in NO_VALUE:
-        return Shared()
     if node.target is operator.getitem:
         source = step.known[node.args[0]]  # type: ignore[index]
         return source[node.args[1]] if isinstance(source, tuple) else source  # type: ignore[index]
-    if node.target in READS_SHAPE_ONLY or node.target in SIZES:
-        return _like(node, Shared())
+    if _computes_sizes(node):
+        return Shared()
+    found = _of_operands(step)
+    if isinstance(found, Refused):
+        return _for_each_result(node, found)
+    if _takes_batch_size(step):
+        return _for_each_result(node, mixes(node, "takes the number of samples for an index or a setting"))
+    return _with_power(step, _with_one_batch_axis(step, found))
+
+
+def _computes_sizes(node: Node) -> bool:
+    """Whether a node computes a size from sizes, or checks one, which involves no data."""
+    operands = [x for x in node.all_input_nodes if isinstance(x.meta.get("val"), Tensor)]
+    return node.target in SIZES or (not operands and not _holds_tensor(node.meta.get("val")))
+
+
+SIZES = {aten.sym_size.int, aten.sym_numel.default, aten.sym_stride.int, aten.sym_storage_offset.default}
+
+
+def _holds_tensor(value: object) -> bool:
+    return any(isinstance(x, Tensor) for x in (value if isinstance(value, (tuple, list)) else (value,)))
+
+
+def _of_operands(step: Step) -> Results:
+    """What the operands make of the result, powers of B aside."""
+    node = step.node
     operands = [x for x in tree_leaves((node.args, node.kwargs)) if isinstance(x, Node)]
     found = [p for x in operands for p in _all(step.known[x])]
+    if node.target in CREATIONS:
+        return _for_each_result(node, _created(step))
     refused = next((p for p in found if isinstance(p, Refused)), None)
     if refused is not None:
-        return _like(node, refused)
-    position = _sample_position(step)
-    if position is not None:
-        return position
+        return refused
     if all(isinstance(p, Shared) for p in found):
-        result: Results = _like(node, Shared())
-    else:
-        rule = find_transfer(node.target)
-        unknown = Refused(node, "unknown", "is an operator that dpgraph has no transfer rule for")
-        result = rule(step) if rule is not None else _like(node, unknown)
-    sized = _batch_size_enters(step) or next((s for p in found if (s := p.scaled_by_batch_size) is not None), None)
-    return _scaled(result, sized) if sized is not None else result
+        return _of_shared(step)
+    rule = find_transfer(node.target)
+    return rule(step) if rule is not None else Refused(node, "unknown", "has no transfer rule in dpgraph")
+
+
+def _of_shared(step: Step) -> Results:
+    """An op of shared values alone: shared, unless it makes an axis that runs over the samples."""
+    node = step.node
+    value = node.meta.get("val")
+    several = value if isinstance(value, (tuple, list)) else (value,)
+    if not any(step.batch in size.free_symbols for v in several if isinstance(v, Tensor) for size in _sizes(v.shape)):
+        return _for_each_result(node, Shared())
+    if node.target is prims.iota.default:
+        return _position(step)
+    if node.target is aten.expand.default or (node.target is aten.repeat.default and _repeats_one(step)):
+        return _created(step)
+    return mixes(node, "gives each place in the batch a value of its own")
+
+
+def _created(step: Step) -> Provenance:
+    """Elements that are all equal, or random: they belong to whichever samples they are paired with."""
+    axes = [i for i, size in enumerate(step.out_shape) if step.batch in size.free_symbols]
+    if not axes:
+        return Shared()
+    inner = sympy.cancel(step.out_shape[axes[0]] / step.batch)
+    if len(axes) > 1 or step.batch in inner.free_symbols:
+        return mixes(step.node, "gives each place in the batch a value of its own")
+    return PerSample(axes[0], inner=inner, exchangeable=inner != 1)
+
+
+def _repeats_one(step: Step) -> bool:
+    """Whether every axis that is repeated as often as there are samples has one element."""
+    shape, repeats = step.shape(step.args[0]), step.args[1]
+    own = (sympy.Integer(1),) * (len(repeats) - len(shape)) + shape
+    return all(
+        size == 1
+        for size, times in zip(own, repeats, strict=True)
+        if isinstance(times, Node) and _is_batch_size(times, step)
+    )
+
+
+def _position(step: Step) -> Provenance:
+    """`arange(B)` holds the position of each sample; any other count is data that the place of a sample decides."""
+    start, stride = step.node.kwargs.get("start", 0), step.node.kwargs.get("step", 1)
+    if step.out_shape == (step.batch,) and (start, stride) == (0, 1):
+        return SamplePosition(0, step.node)
+    return mixes(step.node, "counts through the batch, so that each place in it gets a value of its own")
+
+
+def _with_one_batch_axis(step: Step, results: Results) -> Results:
+    """`results`, unless the samples' number is the size of an axis that does not run over the samples."""
+    value = step.node.meta.get("val")
+    if isinstance(results, tuple):
+        return tuple(_one_batch_axis(step, p, v) for p, v in zip(results, value, strict=True))  # type: ignore[arg-type]
+    return _one_batch_axis(step, results, value)
+
+
+def _one_batch_axis(step: Step, found: Provenance, value: object) -> Provenance:
+    if not isinstance(value, Tensor) or isinstance(found, (Refused, SamplePosition)):
+        return found
+    sizes = _sizes(value.shape)
+    if isinstance(found, PerSample):
+        size = sizes.pop(found.axis)
+        if sympy.expand(size - found.outer * step.batch * found.inner) != 0:
+            return step.mixed("changes how many places the samples take")
+    if any(step.batch in size.free_symbols for size in sizes):
+        return step.mixed("gives a value as many places as there are samples")
+    return found
+
+
+# Along the samples these take whole blocks of them, which their rules see to.
+CUTS = {aten.slice.Tensor: 1, aten.split_with_sizes.default: 2}
+
+
+def _cuts_samples(step: Step) -> bool:
+    if step.node.target not in CUTS:
+        return False
+    found = step.of(step.args[0])
+    return (
+        isinstance(found, PerSample)
+        and step.arg(CUTS[step.node.target], "dim", 0) % len(step.shape(step.args[0])) == found.axis
+    )
+
+
+def _takes_batch_size(step: Step) -> bool:
+    """Whether an op that is given the number of samples takes it for anything but a shape or a value."""
+    target: Any = step.node.target
+    values = torch.Tag.pointwise in getattr(target, "tags", ())
+    if target in SHAPED_BY_SIZES or target in TAKES_SIZES or values or _cuts_samples(step):
+        return False
+    counts = target is prims.iota.default  # whose first argument is the size of its result
+    leaves = (x for x in tree_leaves((step.args[counts:], step.node.kwargs)) if isinstance(x, Node))
+    return any(_is_batch_size(x, step) for x in leaves)
+
+
+def _is_batch_size(x: Node, step: Step) -> bool:
+    value = x.meta.get("val")
+    return isinstance(value, (torch.SymInt, torch.SymFloat)) and step.batch in value.node.expr.free_symbols
+
+
+def _with_power(step: Step, results: Results) -> Results:
+    """`results`, with the power of B that the op leaves before them."""
+    first = results[0] if isinstance(results, tuple) else results
+    found = find_power(step, first)
+    if isinstance(found, Refused):
+        return _for_each_result(step.node, found)
+    power, scaled_at = found
+    return _replace_power(results, power, scaled_at)
+
+
+def _replace_power(results: Results, power: int, scaled_at: Node | None) -> Results:
+    if isinstance(results, tuple):
+        return tuple(p for r in results for p in _all(_replace_power(r, power, scaled_at)))
+    if isinstance(results, (Refused, SamplePosition)):
+        return results
+    return replace(results, power=power, scaled_at=scaled_at)
 
 
 def _all(results: Results) -> tuple[Provenance, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def _like(node: Node, provenance: Provenance) -> Results:
+def _for_each_result(node: Node, provenance: Provenance) -> Results:
     """The same provenance for every result of a node."""
     value = node.meta.get("val")
     return (provenance,) * len(value) if isinstance(value, (tuple, list)) else provenance
 
 
-def _scaled(results: Results, origin: Node) -> Results:
-    if isinstance(results, tuple):
-        return tuple(replace(p, scaled_by_batch_size=p.scaled_by_batch_size or origin) for p in results)
-    return replace(results, scaled_by_batch_size=results.scaled_by_batch_size or origin)
-
-
-def _sample_position(step: Step) -> SamplePosition | None:
-    """`arange(B)` holds the position of each sample."""
-    if step.node.target is not prims.iota.default or step.out_shape != (step.batch,):
-        return None
-    return SamplePosition(0, step.node)
-
-
-# Ops whose integer arguments are values, not sizes; everywhere else a size only gives a shape.
-TAKES_SIZES_AS_VALUES = {aten.scalar_tensor.default: (0,), aten.full.default: (1,), aten.full_like.default: (1,)}
-
-
-def _batch_size_enters(step: Step) -> Node | None:
-    """This node, if it computes a tensor with the number of samples as a value."""
-    node = step.node
-    if not isinstance(node.meta.get("val"), Tensor):
-        return None
-    target: Any = node.target
-    values: tuple[Any, ...] = ()
-    if target in TAKES_SIZES_AS_VALUES:
-        values = tuple(node.args[i] for i in TAKES_SIZES_AS_VALUES[target] if i < len(node.args))
-    elif torch.Tag.pointwise in getattr(target, "tags", ()):
-        values = node.args
-    return node if any(_has_batch_size(v, step) for v in values) else None
-
-
-def _has_batch_size(value: Any, step: Step) -> bool:
-    held = value.meta.get("val") if isinstance(value, Node) else None
-    if isinstance(held, torch.SymInt):
-        return bool(step.batch in size_of(held).free_symbols)
-    return isinstance(held, torch.SymFloat) and step.batch in held.node.expr.free_symbols
+def _sizes(shape: Sequence[Any]) -> list[sympy.Expr]:
+    return [size_of(s) for s in shape]

@@ -2,7 +2,7 @@
 
 It is the lattice that data-parallel sharding uses (replicate, shard, partial sum) with one shard a sample.
 
-    Shared               depends on no sample
+    Shared               depends on no sample, and not on how many there are; no axis of it runs over them
     PerSample            one axis has size outer * B * inner; index (o, b, i) along it depends on sample b alone
     SummedOverSamples    a sum over the samples of terms that each depend on one sample
     SamplePosition       `arange(B)` along an axis: says where a sample stands in the batch, fit only to index with
@@ -10,10 +10,13 @@ It is the lattice that data-parallel sharding uses (replicate, shard, partial su
 
 A refused value is no error by itself; it becomes one where the gradient of a trained parameter depends on it.
 
+A value may also be scaled by the number of samples: `power` is the exponent of B that stands before it. It is -1 in
+the backward of a mean over the batch, and nowhere else may it enter a gradient.
+
 Sizes are sympy expressions, in which the batch size is the symbol B: nothing is ever guessed from equal sizes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import sympy
@@ -26,6 +29,7 @@ __all__ = [
     "SamplePosition",
     "Shared",
     "SummedOverSamples",
+    "meet",
     "mixes",
 ]
 
@@ -34,27 +38,37 @@ ONE = sympy.Integer(1)
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Depends on no sample: parameters, constants, random numbers.
+    """Depends on no sample: parameters, constants, random numbers of a fixed shape.
 
     Attributes:
-        scaled_by_batch_size: the node where the number of samples entered the value, if it did.
+        power: exponent of B before the value.
+        scaled_at: the node where that power came in.
     """
 
-    scaled_by_batch_size: Node | None = None
+    power: int = 0
+    scaled_at: Node | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PerSample:
-    """Axis `axis` has size outer * B * inner and its index (o, b, i) depends on sample b alone."""
+    """Axis `axis` has size outer * B * inner and its index (o, b, i) depends on sample b alone.
+
+    Attributes:
+        exchangeable: the elements along the axis are all equal, or drawn independently from one distribution, so that
+            any other split of its size into outer * B * inner is as true.
+        power, scaled_at: as in `Shared`.
+    """
 
     axis: int
     outer: sympy.Expr = ONE
     inner: sympy.Expr = ONE
-    scaled_by_batch_size: Node | None = None
+    exchangeable: bool = False
+    power: int = 0
+    scaled_at: Node | None = None
 
     def moved_to(self, axis: int) -> "PerSample":
         """The same samples on another axis."""
-        return PerSample(axis, self.outer, self.inner, self.scaled_by_batch_size)
+        return replace(self, axis=axis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +77,12 @@ class SummedOverSamples:
 
     Attributes:
         origin: the node that summed.
+        power, scaled_at: as in `Shared`.
     """
 
     origin: Node
-    scaled_by_batch_size: Node | None = None
+    power: int = 0
+    scaled_at: Node | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +91,6 @@ class SamplePosition:
 
     axis: int
     origin: Node
-    scaled_by_batch_size: Node | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +100,12 @@ class Refused:
     Attributes:
         origin: the node that is at fault.
         kind: whether samples are mixed, or the operator has no rule.
-        reason: a clause that finishes "refused because it …".
+        reason: a clause that finishes "an op …" or "the operator …".
     """
 
     origin: Node
     kind: Literal["mixes", "unknown"]
     reason: str
-    scaled_by_batch_size: Node | None = None
 
 
 Provenance = Shared | PerSample | SummedOverSamples | SamplePosition | Refused
@@ -100,3 +114,14 @@ Provenance = Shared | PerSample | SummedOverSamples | SamplePosition | Refused
 def mixes(node: Node, reason: str) -> Refused:
     """A value in which the op of `node` mixes samples."""
     return Refused(node, "mixes", reason)
+
+
+def meet(a: PerSample, b: PerSample) -> PerSample | None:
+    """The one way in which two values that are paired element by element are per sample; None if there is none."""
+    if a.axis != b.axis:
+        return None
+    if (a.outer, a.inner) == (b.outer, b.inner):
+        return b if a.exchangeable else a
+    if a.exchangeable or b.exchangeable:
+        return b if a.exchangeable else a
+    return None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples, mixes
+from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples, meet, mixes
 from dpgraph.torch_compat import OpOverload, tree_leaves
 
 __all__ = ["Results", "Step", "Transfer", "find_transfer", "size_of", "transfer"]
@@ -89,9 +89,10 @@ class Step:
             if not isinstance(provenance, PerSample):
                 return self.mixed("combines it with single samples")
             here = provenance.moved_to(provenance.axis + (shifts[i] if shifts else 0))
-            if found is not None and (found.axis, found.outer, found.inner) != (here.axis, here.outer, here.inner):
+            met = here if found is None else meet(found, here)
+            if met is None:
                 return self.mixed("pairs values of different samples")
-            found = found or here
+            found = met
         return found
 
 

@@ -101,28 +101,20 @@ class SiteFunction:
         return env[self.joint.nodes[self.joint.probe]].shape[0]
 
     def _layout(self, node: Node) -> PerSample | None:
-        """How the samples lie in the operands of an op that sums over them."""
-        found = (self.provenance[x] for x in node.all_input_nodes)
-        return next((p for p in found if isinstance(p, PerSample)), None)
+        """How the samples lie in the operands of an op, where only one split of their axis is true."""
+        found = [p for x in node.all_input_nodes if isinstance(p := self.provenance[x], PerSample)]
+        return next((p for p in found if not p.exchangeable), None)
 
     def _stack(self, node: Node, value: Any, layout: PerSample | None, num_samples: Any) -> Any:
         """One value a sample, stacked in front; the value itself if all samples share it."""
         if isinstance(value, tuple):
             forms = [form.materialise() for form in value]
             return PerSampleTensor(sum(forms[1:], start=forms[0]))
-        known = self.provenance[node]
-        found = known if isinstance(known, PerSample) else _hidden_batch(node, layout, self.joint.batch_symbol)
-        return value if found is None else PerSampleTensor(_samples_first(value, found, num_samples))
-
-
-def _hidden_batch(node: Node, layout: PerSample | None, batch: sympy.Symbol) -> PerSample | None:
-    """The axis of a shared operand (a mask of ones, say) that runs over the samples of the other operands."""
-    if layout is None:
-        return None
-    sizes = [size_of(s) for s in node.meta["val"].shape]
-    axes = [i for i, size in enumerate(sizes) if batch in size.free_symbols]
-    assert len(axes) <= 1, f"{node} has the batch size on several axes"
-    return layout.moved_to(axes[0]) if axes else None
+        found = self.provenance[node]
+        if not isinstance(found, PerSample):
+            return value
+        split = layout.moved_to(found.axis) if found.exchangeable and layout is not None else found
+        return PerSampleTensor(_samples_first(value, split, num_samples))
 
 
 def _samples_first(value: Tensor, found: PerSample, num_samples: Any) -> Tensor:

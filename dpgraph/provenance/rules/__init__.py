@@ -1,6 +1,17 @@
 """Transfer rules by family; importing this package registers them all."""
 
-from dpgraph.provenance.rules import batched, contractions, indexing, pointwise, reductions, views
-from dpgraph.provenance.rules.pointwise import READS_SHAPE_ONLY
+from dpgraph.provenance.rules import batched, contractions, creations, indexing, pointwise, reductions, views
+from dpgraph.provenance.rules.creations import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES
 
-__all__ = ["READS_SHAPE_ONLY", "batched", "contractions", "indexing", "pointwise", "reductions", "views"]
+__all__ = [
+    "CREATIONS",
+    "SHAPED_BY_SIZES",
+    "TAKES_SIZES",
+    "batched",
+    "contractions",
+    "creations",
+    "indexing",
+    "pointwise",
+    "reductions",
+    "views",
+]

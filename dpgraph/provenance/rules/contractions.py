@@ -2,7 +2,7 @@
 
 import torch
 
-from dpgraph.provenance.lattice import PerSample, Provenance, Shared, SummedOverSamples
+from dpgraph.provenance.lattice import PerSample, Provenance, Shared, SummedOverSamples, meet
 from dpgraph.provenance.registry import Step, transfer
 
 aten = torch.ops.aten
@@ -37,7 +37,7 @@ def _role(found: PerSample, num_batch: int, side: str) -> str:
 
 def _agree(a: Provenance, b: Provenance) -> bool:
     """Whether two operands cut their samples' axes in the same way."""
-    return isinstance(a, PerSample) and isinstance(b, PerSample) and (a.outer, a.inner) == (b.outer, b.inner)
+    return isinstance(a, PerSample) and isinstance(b, PerSample) and meet(a.moved_to(0), b.moved_to(0)) is not None
 
 
 @transfer(aten.mm.default, aten.mv.default, aten.dot.default)
@@ -67,8 +67,6 @@ def addmm(step: Step) -> Provenance:
         return product
     if isinstance(added, PerSample) and isinstance(product, (PerSample, Shared)):
         aligned = added.moved_to(added.axis + len(step.out_shape) - len(step.shape(bias)))
-        agrees = isinstance(product, Shared) or (product.axis == aligned.axis and _agree(product, aligned))
-        return aligned if agrees else step.mixed("adds values of different samples")
-    return (
-        step.mixed("adds it to a product") if not isinstance(product, SummedOverSamples) else step.mixed("adds to it")
-    )
+        met = aligned if isinstance(product, Shared) else meet(product, aligned)
+        return met or step.mixed("adds values of different samples")
+    return step.mixed("adds it to a product")

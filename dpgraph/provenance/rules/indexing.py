@@ -1,9 +1,11 @@
 """Transfer rules of ops that read or write at indices: embedding, index, gather, and their backward passes."""
 
+from collections.abc import Iterator
+
 import torch
 from torch.fx import Node
 
-from dpgraph.provenance.lattice import PerSample, Provenance, SamplePosition, Shared, SummedOverSamples
+from dpgraph.provenance.lattice import PerSample, Provenance, SamplePosition, Shared, SummedOverSamples, meet
 from dpgraph.provenance.registry import Step, transfer
 from dpgraph.provenance.rules.pointwise import is_zero
 
@@ -59,32 +61,35 @@ def _index_samples(step: Step, operand: Node, indices: list[Node | None]) -> Pro
     place, rank, goes = _result_axes(step, operand, indices)
     found = step.of(operand)
     own = found.axis if isinstance(found, PerSample) else None
-    samples: set[tuple[int, object, object]] = set()
+    samples: list[PerSample] = []
     for dim, index in enumerate(indices):
         if index is None:
             continue
         provenance = step.of(index)
         shift = place + rank - len(step.shape(index))
         if isinstance(provenance, SamplePosition):
-            if isinstance(found, Shared) and step.shape(operand)[dim] == step.batch:
-                continue  # row b of a value that has a row for each place in the batch
             if dim != own or not isinstance(found, PerSample) or (found.outer, found.inner) != (1, 1):
                 return step.mixed("uses the position of a sample in the batch as data")
-            samples.add((provenance.axis + shift, found.outer, found.inner))
+            samples.append(PerSample(provenance.axis + shift))
         elif dim == own:
             return step.mixed("picks samples out of the batch")
         elif isinstance(provenance, PerSample):
-            samples.add((provenance.axis + shift, provenance.outer, provenance.inner))
+            samples.append(provenance.moved_to(provenance.axis + shift))
         elif not isinstance(provenance, Shared):
             return step.mixed("uses the sum of several samples as an index")
     if isinstance(found, PerSample) and found.axis in goes:
-        samples.add((goes[found.axis], found.outer, found.inner))
-    if len(samples) > 1:
-        return step.mixed("pairs every sample with every other")
+        samples.append(found.moved_to(goes[found.axis]))
+    return _met(samples, Shared()) or step.mixed("pairs every sample with every other")
+
+
+def _met(samples: list[PerSample], none: Provenance) -> Provenance | None:
+    """The one way in which all are per sample, `none` if there are none, None if they disagree."""
     if not samples:
-        return Shared()
-    ((axis, outer, inner),) = samples
-    return PerSample(axis, outer, inner)
+        return none
+    met: PerSample | None = samples[0]
+    for found in samples[1:]:
+        met = meet(met, found) if met is not None else None
+    return met
 
 
 @transfer(aten.index.Tensor, aten._unsafe_index.Tensor)
@@ -104,10 +109,11 @@ def masked_index(step: Step) -> Provenance:
         return step.mixed("indexes it")
     picked = _index_samples(step, operand, list(indices))
     masked = step.of(mask)
-    if isinstance(masked, Shared) or not isinstance(picked, (Shared, PerSample)):
+    if isinstance(masked, Shared) or not isinstance(picked, PerSample):
         return picked
-    aligned = len(step.shape(mask)) == len(step.out_shape)
-    return picked if aligned and masked == picked else step.mixed("masks it by other samples")
+    aligned = isinstance(masked, PerSample) and len(step.shape(mask)) == len(step.out_shape)
+    met = meet(picked, masked) if aligned and isinstance(masked, PerSample) else None
+    return met or step.mixed("masks it by other samples")
 
 
 @transfer(aten.index_put.default)
@@ -121,58 +127,44 @@ def index_put(step: Step) -> Provenance:
 def _put(step: Step, operand: Node, indices: list[Node | None], values: Node, accumulates: bool) -> Provenance:
     found, put = step.of(operand), step.of(values)
     if isinstance(put, SummedOverSamples):
-        return (
-            put
-            if is_zero(operand) and _all_shared(step, indices)
-            else step.mixed("writes it at places that depend on samples")
-        )
-    place, rank, goes = _result_axes(step, operand, indices)
-    back = {there: here for here, there in goes.items()}
+        linear = is_zero(operand) and _all_shared(step, indices)
+        return put if linear else step.mixed("writes it at places that depend on samples")
     depends = [step.of(x) for x in indices if x is not None]
     if not isinstance(found, (Shared, PerSample)) or any(isinstance(p, SummedOverSamples) for p in depends):
         return step.mixed("writes into it")
-    kept = {back[p.axis] for p in [put] if isinstance(p, PerSample) and p.axis in back}
-    along = {d for d, x in enumerate(indices) if x is not None and isinstance(step.of(x), SamplePosition)}
-    per_sample = [
-        p.moved_to(p.axis + place + rank - len(step.shape(x)))
-        for x, p in zip([x for x in indices if x is not None], depends, strict=True)
-        if isinstance(p, PerSample)
-    ]
-    samples = {(p.axis, p.outer, p.inner) for p in per_sample}
-    samples |= (
-        {(put.axis + _shift(step, values, operand, rank, indices), put.outer, put.inner)}
-        if isinstance(put, PerSample)
-        else set()
-    )
-    axes = kept | along
-    if len(axes) == 1:
-        axis = axes.pop()
-        ok = len(samples) <= 1 and (not along or _positions_match(step, indices, samples, place, rank))
-        sample = PerSample(axis, *next(iter(samples))[1:]) if samples else PerSample(axis)
-        same = isinstance(found, Shared) or (found.axis, found.outer, found.inner) == (axis, sample.outer, sample.inner)
-        return sample if ok and same else step.mixed("writes to places of other samples")
-    if not axes and accumulates and is_zero(operand) and len(samples) == 1:
-        return SummedOverSamples(step.node)
-    return step.mixed("writes to places that several samples share")
+    samples = _met(list(_written_samples(step, operand, indices, values)), Shared())
+    if samples is None:
+        return step.mixed("writes values of samples to places of others")
+    _, _, goes = _result_axes(step, operand, indices)
+    positions = {d: x for d, x in enumerate(indices) if x is not None and isinstance(step.of(x), SamplePosition)}
+    back = {there: here for here, there in goes.items()}
+    axis = next(iter(positions), None)
+    if axis is None and isinstance(samples, PerSample):
+        axis = back.get(samples.axis)
+    if axis is None and not isinstance(samples, PerSample):
+        untouched = isinstance(found, PerSample) and found.axis in goes
+        return found if untouched else step.mixed("overwrites some of the samples")
+    if axis is None:
+        if isinstance(found, PerSample):
+            return step.mixed("writes to places that several samples share")
+        sums = accumulates and is_zero(operand)
+        return SummedOverSamples(step.node) if sums else step.mixed("writes to places that several samples share")
+    written = PerSample(axis) if not isinstance(samples, PerSample) else samples.moved_to(axis)
+    met = written if isinstance(found, Shared) else meet(found, written)
+    return met or step.mixed("writes to places of other samples")
 
 
-def _shift(step: Step, values: Node, operand: Node, rank: int, indices: list[Node | None]) -> int:
-    """Values are broadcast to the shape that operand[indices] would have."""
-    full = rank + len(step.shape(operand)) - sum(x is not None for x in indices)
-    return full - len(step.shape(values))
-
-
-def _positions_match(
-    step: Step, indices: list[Node | None], samples: set[tuple[int, object, object]], place: int, rank: int
-) -> bool:
-    """Whether `arange(B)` runs along the axis on which the values hold their samples."""
+def _written_samples(step: Step, operand: Node, indices: list[Node | None], values: Node) -> Iterator[PerSample]:
+    """What is per sample among the values and the indices, at its axis in the shape of operand[indices]."""
+    place, rank, goes = _result_axes(step, operand, indices)
     for x in indices:
         found = step.of(x) if x is not None else None
-        if isinstance(found, SamplePosition):
-            axis = found.axis + place + rank - len(step.shape(x))
-            if samples and samples != {(axis, 1, 1)}:
-                return False
-    return True
+        if isinstance(found, (PerSample, SamplePosition)):
+            shift = place + rank - len(step.shape(x))
+            yield found.moved_to(found.axis + shift) if isinstance(found, PerSample) else PerSample(found.axis + shift)
+    put = step.of(values)
+    if isinstance(put, PerSample):
+        yield put.moved_to(put.axis + rank + len(goes) - len(step.shape(values)))
 
 
 def _all_shared(step: Step, indices: list[Node | None]) -> bool:
@@ -193,21 +185,22 @@ def gather(step: Step) -> Provenance:
 def scatter(step: Step) -> Provenance:
     """(operand, dim, index, source): element i of the source is written at i, with the index along `dim`."""
     operand, dim, where, source = step.args[:4]
-    adds = step.node.target is aten.scatter_add.default
-    put = step.of(source)
-    if isinstance(put, SummedOverSamples):
-        return (
-            put
-            if is_zero(operand) and isinstance(step.of(where), Shared)
-            else step.mixed("writes it at places that depend on samples")
-        )
+    axis = dim % max(len(step.out_shape), 1)
+    found = step.of(operand)
+    sums = [p for p in (found, step.of(source)) if isinstance(p, SummedOverSamples)]
+    if sums:
+        parts = all(isinstance(step.of(x), SummedOverSamples) or is_zero(x) for x in (operand, source))
+        linear = parts and isinstance(step.of(where), Shared) and step.node.target in LINEAR_SCATTERS
+        return sums[0] if linear else step.mixed("writes it at places that depend on samples")
     written = step.agreed([x for x in (where, source) if isinstance(x, Node)])
     if not isinstance(written, PerSample):
-        into = step.of(operand)
-        along = isinstance(into, PerSample) and into.axis == dim % len(step.out_shape)
-        return step.mixed("overwrites some of the samples") if along else written or into
-    if written.axis == dim % len(step.out_shape):
-        sums = adds and is_zero(operand)
-        return SummedOverSamples(step.node) if sums else step.mixed("writes to places that several samples share")
+        along = isinstance(found, PerSample) and found.axis == axis
+        return step.mixed("overwrites some of the samples") if along else written or found
+    if written.axis == axis:
+        sums_up = step.node.target is aten.scatter_add.default and is_zero(operand)
+        return SummedOverSamples(step.node) if sums_up else step.mixed("writes to places that several samples share")
     agreed = step.agreed([x for x in (operand, where, source) if isinstance(x, Node)])
     return agreed or Shared()
+
+
+LINEAR_SCATTERS = {aten.scatter.src, aten.scatter.value, aten.scatter_add.default}

@@ -21,19 +21,6 @@ LINEAR_IN_FIRST = {
     aten.clone.default,
 }
 ADDITIVE = {aten.add.Tensor, aten.sub.Tensor}
-# Only the shape of the operand is read: the result depends on no sample.
-READS_SHAPE_ONLY = {
-    aten.full_like.default,
-    aten.empty_like.default,
-    aten.zeros_like.default,
-    aten.ones_like.default,
-    aten.new_zeros.default,
-    aten.new_full.default,
-    aten.new_empty.default,
-    aten.rand_like.default,
-    aten.randn_like.default,
-    aten.randint_like.default,
-}
 POSITION_KEEPING = {prims.convert_element_type.default, aten.clone.default}
 
 

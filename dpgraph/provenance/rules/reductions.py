@@ -22,10 +22,8 @@ def _reduced(step: Step, found: Provenance, dims: set[int], keepdim: bool) -> Pr
         return step.mixed("computes with the position of a sample in the batch")
     if found.axis not in dims:
         return found.moved_to(found.axis - (0 if keepdim else sum(d < found.axis for d in dims)))
-    if step.node.target in SUMS:
+    if step.node.target in SUMS | MEANS:
         return SummedOverSamples(step.node)
-    if step.node.target in MEANS:
-        return SummedOverSamples(step.node, scaled_by_batch_size=step.node)
     return step.mixed("reduces over the samples")
 
 

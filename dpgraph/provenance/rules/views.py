@@ -10,6 +10,7 @@ from dpgraph.provenance.lattice import (
     SamplePosition,
     Shared,
     SummedOverSamples,
+    meet,
 )
 from dpgraph.provenance.registry import Results, Step, size_of, transfer
 from dpgraph.provenance.rules.pointwise import is_zero
@@ -50,6 +51,8 @@ def view(step: Step) -> Provenance:
     if isinstance(found, (Shared, SummedOverSamples)):
         return found
     old, new = step.shape(step.args[0]), step.out_shape
+    if isinstance(found, PerSample) and found.exchangeable:
+        return _view_of_exchangeable(step)
     before = sympy.Mul(*old[: _axis(found)]) * (found.outer if isinstance(found, PerSample) else ONE)
     for axis, size in enumerate(new):
         new_outer = _quotient(before, sympy.Mul(*new[:axis]))
@@ -59,6 +62,15 @@ def view(step: Step) -> Provenance:
         if isinstance(found, SamplePosition):
             return SamplePosition(axis, found.origin) if new_outer == new_inner == 1 else step.mixed("reshapes it")
         return PerSample(axis, new_outer, new_inner)
+    return step.mixed("reshapes the batch so that one axis holds parts of several samples")
+
+
+def _view_of_exchangeable(step: Step) -> Provenance:
+    """Whichever axis of the new shape holds the batch, its elements may belong to the samples in any order."""
+    for axis, size in enumerate(step.out_shape):
+        inner = _quotient(size, step.batch)
+        if inner is not None:
+            return PerSample(axis, inner=inner, exchangeable=inner != 1)
     return step.mixed("reshapes the batch so that one axis holds parts of several samples")
 
 
@@ -215,8 +227,7 @@ def scatter_part(step: Step) -> Provenance:
     if isinstance(found, PerSample) and dim == found.axis and not isinstance(piece, PerSample):
         return step.mixed("overwrites some of the samples")
     if isinstance(found, PerSample) and isinstance(piece, PerSample):
-        same_samples = (found.axis, found.outer, found.inner) == (piece.axis, piece.outer, piece.inner)
-        return found if same_samples else step.mixed("pairs values of different samples")
+        return meet(found, piece) or step.mixed("pairs values of different samples")
     if isinstance(found, (Shared, PerSample)) and isinstance(piece, (Shared, PerSample)):
         return piece if isinstance(piece, PerSample) else found
     return step.mixed("writes it into another value")
