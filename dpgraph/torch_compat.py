@@ -11,6 +11,7 @@ import torch._functorch.config
 import torch._inductor.compile_fx
 import torch.fx.experimental._config
 from torch import Tensor
+from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.exc import BackendCompilerFailed, TorchDynamoException, UserError
 from torch._functorch._aot_autograd.descriptors import (
@@ -55,8 +56,8 @@ __all__ = [
     "current_fake_mode",
     "decompositions",
     "find_operators",
-    "make_fx",
     "partition",
+    "trace",
     "tree_flatten",
     "tree_leaves",
     "tree_map",
@@ -80,6 +81,12 @@ def decompositions() -> dict[Any, Any]:
     for op in (torch.ops.aten.embedding_dense_backward.default,):
         table.pop(op, None)
     return table
+
+
+def trace(function: Callable[..., Any], values: Sequence[Any]) -> GraphModule:
+    """The graph of a function on fake values, after the decompositions; symbolic sizes stay symbolic."""
+    with enable_python_dispatcher():
+        return make_fx(function, decomposition_table=decompositions(), _disable_torch_fn_metadata_mode=True)(*values)
 
 
 def capture_config() -> AbstractContextManager[Any]:

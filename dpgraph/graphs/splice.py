@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from dpgraph.torch_compat import FakeTensor, decompositions, make_fx, tree_leaves
+from dpgraph.torch_compat import FakeTensor, trace, tree_leaves
 
 __all__ = ["splice"]
 
@@ -26,7 +26,7 @@ def splice(graph: Graph, function: Callable[..., Tensor], operands: Sequence[Nod
     assert all(isinstance(v, FakeTensor) for v in values), "operands need fake values"
     mode = values[0].fake_mode
     with mode:
-        traced = make_fx(function, decomposition_table=decompositions(), _disable_torch_fn_metadata_mode=True)(*values)
+        traced = trace(function, values)
     traced.graph.eliminate_dead_code()
     copies: dict[Node, Any] = dict(zip([n for n in traced.graph.nodes if n.op == "placeholder"], operands, strict=True))
     order = {node: i for i, node in enumerate(graph.nodes)}

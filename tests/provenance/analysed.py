@@ -11,7 +11,7 @@ from torch import Tensor
 from dpgraph.capture.joint import Constant, JointGraph, Sample
 from dpgraph.provenance.infer import infer_provenance
 from dpgraph.provenance.lattice import Provenance
-from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, decompositions, make_fx
+from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, trace
 
 B = "B"
 
@@ -84,7 +84,7 @@ def _trace(function: Callable[..., Any], inputs: Sequence[Input], num_samples: i
         generator = torch.Generator().manual_seed(0)
         values = [_symbolic(spec, size, generator) for spec in inputs]
         symbol = size.node.expr
-        traced = make_fx(function, decomposition_table=decompositions())(*values)
+        traced = trace(function, values)
     assert size.node.expr == symbol, "the program fixed the number of samples"
     return traced.graph, symbol
 
