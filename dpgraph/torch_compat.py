@@ -31,7 +31,12 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import Graph, GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import ConstraintViolationError, ShapeEnv
+from torch.fx.experimental.symbolic_shapes import (
+    ConstraintViolationError,
+    DimDynamic,
+    ShapeEnv,
+    StatelessSymbolicContext,
+)
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 __all__ = [
@@ -57,6 +62,7 @@ __all__ = [
     "decompositions",
     "find_operators",
     "partition",
+    "symbolic_fake",
     "trace",
     "tree_flatten",
     "tree_leaves",
@@ -81,6 +87,13 @@ def decompositions() -> dict[Any, Any]:
     for op in (torch.ops.aten.embedding_dense_backward.default,):
         table.pop(op, None)
     return table
+
+
+def symbolic_fake(mode: FakeTensorMode, x: Tensor, dim: int | None) -> Tensor:
+    """A fake of `x` in which the size of `dim` is a symbol and all others are numbers."""
+    sizes = [DimDynamic.DYNAMIC if i == dim else DimDynamic.STATIC for i in range(x.ndim)]
+    fake: Tensor = mode.from_tensor(x, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))
+    return fake
 
 
 def trace(function: Callable[..., Any], values: Sequence[Any]) -> GraphModule:

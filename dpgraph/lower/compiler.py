@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Graph, GraphModule
 
+from dpgraph.capture.batch_size import refuse_guards, refuse_specialisation
 from dpgraph.capture.trace import batch_symbol, find_inputs, read_joint, require_all_gradients
-from dpgraph.lower.capture_errors import batch_size_fixed, find_specialisation
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting, rewrite
@@ -67,12 +67,14 @@ class Compiler:
         fake_probe = gm.graph.find_nodes(op="placeholder")[found.probe].meta["example_value"]
         symbol = batch_symbol(fake_probe)
         if symbol is None:
-            raise batch_size_fixed(*find_specialisation(fake_probe.fake_mode.shape_env))
+            raise refuse_specialisation(gm, inputs, found.roles)
+        env = fake_probe.fake_mode.shape_env
 
         def rewrite_joint(joint: GraphModule, _: Sequence[Any]) -> Graph:
             read = read_joint(joint, found, symbol)
             if batch_symbol(read.nodes[read.probe].meta["val"]) != symbol:
-                raise batch_size_fixed(*find_specialisation(fake_probe.fake_mode.shape_env))
+                raise refuse_specialisation(gm, inputs, found.roles)
+            refuse_guards(env, symbol, gm)
             rewriting = rewrite(read, self.mechanism, self.options)
             self.rewritings.append(rewriting)
             return rewriting.result

@@ -1,0 +1,117 @@
+"""Hold that a captured program is one for batches of every size, and else find the line that is not.
+
+A program that works for one size alone, or that branches on the size, lets one sample decide what happens to the
+others. The tracer notes both: it makes the symbol B a number, or it adds a guard that mentions B.
+"""
+
+import linecache
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+
+from dpgraph.capture.joint import Input, Sample
+from dpgraph.capture.place import find_line, find_place
+from dpgraph.errors import Place, SourceLine, UnsoundProgramError
+from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, symbolic_fake
+
+__all__ = ["batch_size_fixed", "refuse_guards", "refuse_specialisation"]
+
+WHY = (
+    "an op that works for one batch size alone, or differently for another, pairs samples with one another or with "
+    "places in the batch, and Poisson sampling draws batches of every size"
+)
+FIX = (
+    "write the size of the batch as x.shape[0], never as a number; do not branch on it, nor move samples to other axes"
+)
+LOCATION = re.compile(r"# (?P<file>\S+):(?P<line>\d+) in (?P<function>\S+)")
+
+
+def batch_size_fixed(place: Place) -> UnsoundProgramError:
+    """The program makes sense for some batch sizes alone."""
+    return UnsoundProgramError("the program fixes the number of samples in the batch", place=place, why=WHY, fix=FIX)
+
+
+def refuse_specialisation(gm: GraphModule, inputs: Sequence[Any], roles: Sequence[Input]) -> UnsoundProgramError:
+    """The error for a program that made B a number, with the op that did.
+
+    Args:
+        gm: the graph that was captured.
+        inputs: its inputs, real tensors.
+        roles: what they are.
+    """
+    node = _find_fixing_node(gm, inputs, roles)
+    return batch_size_fixed(find_place(node) if node is not None else Place())
+
+
+def refuse_guards(env: ShapeEnv, batch: sympy.Symbol, gm: GraphModule) -> None:
+    """Pass if the captured graph holds for every B >= 2.
+
+    Raises:
+        UnsoundProgramError: some guard is not true of all of them.
+    """
+    for guard in env.guards:
+        condition = env.replace(guard.expr)
+        if batch in condition.free_symbols and not _holds_for_all(condition, batch):
+            described = str(condition).replace(str(batch), "B")
+            raise batch_size_fixed(Place(op=f"a condition on the batch size B: {described}", line=_line_of(guard, gm)))
+
+
+def _holds_for_all(condition: Any, batch: sympy.Symbol) -> bool:
+    extra = sympy.Symbol("extra", integer=True, nonnegative=True)
+    return bool(sympy.simplify(condition.subs(batch, extra + 2)) == sympy.true)
+
+
+def _line_of(guard: Any, gm: GraphModule) -> SourceLine | None:
+    """The user's line of a guard, which says the file by the end of its path alone."""
+    found = LOCATION.search(str(guard.sloc.maybe_user_loc or ""))
+    if found is None:
+        return None
+    for filename in _known_files(gm):
+        if filename.endswith(found["file"]):
+            number = int(found["line"])
+            return SourceLine(filename, number, found["function"], linecache.getline(filename, number).strip())
+    return None
+
+
+def _known_files(gm: GraphModule) -> Iterable[str]:
+    yield from (line.filename for node in gm.graph.nodes if (line := find_line(node)) is not None)
+    yield from (str(path) for m in list(sys.modules.values()) if (path := getattr(m, "__file__", None)) is not None)
+
+
+class _Fixed(Exception):
+    """B became a number."""
+
+
+def _find_fixing_node(gm: GraphModule, inputs: Sequence[Any], roles: Sequence[Input]) -> Node | None:
+    """The first node that needs B to be a number, found by running the graph on sizes that are symbols again."""
+    mode = FakeTensorMode(shape_env=ShapeEnv(duck_shape=False), allow_non_fake_inputs=True)
+    fakes = [_fake(mode, x, role) for x, role in zip(inputs, roles, strict=True)]
+    batches = [x.shape[r.axis] for x, r in zip(fakes, roles, strict=True) if isinstance(r, Sample)]
+    culprit: list[Node] = []
+
+    class Watching(Interpreter):
+        def run_node(self, n: Node) -> Any:
+            culprit[:] = [n]
+            result = super().run_node(n)
+            if any(size.node.expr.is_number for size in batches):
+                raise _Fixed
+            return result
+
+    try:
+        with mode, torch.no_grad():
+            Watching(gm).run(*fakes)
+    except Exception:  # noqa: BLE001  whatever a symbolic size makes the op raise, the op is what was looked for
+        return culprit[0]
+    return None
+
+
+def _fake(mode: FakeTensorMode, x: Any, role: Input) -> Any:
+    if not isinstance(x, Tensor):
+        return x
+    return symbolic_fake(mode, x.detach(), role.axis if isinstance(role, Sample) else None)
