@@ -1,0 +1,1 @@
+"""Small models of the architectures that dpgraph supports, with random weights."""

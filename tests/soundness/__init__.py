@@ -1,0 +1,1 @@
+"""Programs that mix samples, each beside a sound twin."""
