@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from dpgraph.capture.batch import BatchDims
+from dpgraph.capture.batch import BatchDims, check_batch_dims
 from dpgraph.clipping import ClippingFunction
+from dpgraph.errors import ArgumentError
 from dpgraph.lower.module import DPModule
 from dpgraph.lower.probed import LossFunction
 from dpgraph.lower.reversible import ReversibleChange
@@ -67,6 +68,8 @@ def dp_compile(
     >>> private.grad_norms.shape, model.weight.grad.shape
     (torch.Size([4]), torch.Size([2, 3]))
     """
+    _check_model(model)
+    check_batch_dims(batch_dims)
     change = ReversibleChange.add_biases(model) if add_biases else ReversibleChange.none(model)
     try:
         mechanism = define_mechanism(
@@ -90,3 +93,12 @@ def dp_compile(
     elif example_inputs is not None:
         module(*example_inputs)
     return module
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(
+            f"the model is a {type(model).__name__}, not an nn.Module",
+            why="the parameters of the module are what is trained, and what one sample's gradient is bounded over",
+            fix="pass the nn.Module itself, before torch.compile; wrap a function in a Module that owns its parameters",
+        )

@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal, get_args
 
 from torch import nn
@@ -90,9 +89,7 @@ def define_mechanism(
     trained = _select(model, mode, [also_train] if isinstance(also_train, str) else list(also_train))
     _check_storage(model, trained)
     names, group_of = _group(trained, grouping)
-    return Mechanism(
-        mode, trained, MappingProxyType(group_of), names, find_clipping(clipping), float(max_grad_norm), loss_reduction
-    )
+    return Mechanism(mode, trained, group_of, names, find_clipping(clipping), float(max_grad_norm), loss_reduction)
 
 
 def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:

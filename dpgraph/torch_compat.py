@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -58,6 +59,7 @@ __all__ = [
     "capture_config",
     "compile_eager",
     "compile_inductor",
+    "compile_separately",
     "current_fake_mode",
     "decompositions",
     "find_operators",
@@ -102,12 +104,29 @@ def trace(function: Callable[..., Any], values: Sequence[Any]) -> GraphModule:
         return make_fx(function, decomposition_table=decompositions(), _disable_torch_fn_metadata_mode=True)(*values)
 
 
+# Dynamo compiles a function anew for each kind of call (other lengths, train and eval) and gives up after some.
+RECOMPILE_LIMIT = 64
+
+
 def capture_config() -> AbstractContextManager[Any]:
     """Settings under which a model is captured: equal sizes are never taken for the same, LSTM and GRU are traced."""
     stack = ExitStack()
     stack.enter_context(torch.fx.experimental._config.patch(use_duck_shape=False))  # type: ignore[attr-defined]
-    stack.enter_context(torch._dynamo.config.patch(allow_rnn=True))
+    stack.enter_context(torch._dynamo.config.patch(allow_rnn=True, recompile_limit=RECOMPILE_LIMIT))
     return stack
+
+
+def compile_separately(function: FunctionType, backend: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.compile` of a copy of `function`, which shares no recompile limit with any other copy."""
+    copy = FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    compiled: Callable[..., Any] = torch.compile(copy, backend=backend, fullgraph=True)
+    return compiled
 
 
 def partition(

@@ -55,7 +55,9 @@ def snapshot(model: nn.Module) -> dict[str, tuple[int, bool, Tensor, bool]]:
     }
 
 
-def refused(model: nn.Module, error: type[DPGraphError], *args: Tensor, mode: str = "full", **arguments) -> DPGraphError:
+def refused(
+    model: nn.Module, error: type[DPGraphError], *args: Tensor, mode: str = "full", **arguments
+) -> DPGraphError:
     """The error; checks its four parts and that the model is as it was."""
     before, training = snapshot(model), model.training
     buffers = {name: b.clone() for name, b in model.named_buffers()}

@@ -262,9 +262,7 @@ def test_the_bound_holds_for_every_sample():
     for clipping in ("auto-s", "auto-v", "abadi"):
         for grouping in ("flat", "per-layer", "per-param"):
             model = mlp()
-            module = dp_compile(
-                model, "full", clipping=clipping, grouping=grouping, max_grad_norm=0.7, options=EAGER
-            )
+            module = dp_compile(model, "full", clipping=clipping, grouping=grouping, max_grad_norm=0.7, options=EAGER)
             assert module.sensitivity == pytest.approx(0.7)
             for scale in (1e-4, 1.0, 1e4):
                 model.zero_grad()

@@ -81,7 +81,9 @@ def test_a_weight_tied_between_modules():
 
 
 def test_a_weight_used_by_another_module():
-    model = Run(lambda m, x: F.linear(torch.tanh(m.layer(x)), m.layer.weight.T, m.layer.bias[:1]), layer=nn.Linear(4, 3))
+    model = Run(
+        lambda m, x: F.linear(torch.tanh(m.layer(x)), m.layer.weight.T, m.layer.bias[:1]), layer=nn.Linear(4, 3)
+    )
     check_exact(model.double(), rows(5, 2, 4), clipping="auto-v")
 
 
@@ -133,9 +135,21 @@ def test_embedding_bags_with_repeated_ids(mode):
     check_exact(model, ids(5, 6, vocabulary=4), clipping="auto-v")
 
 
-def test_embedding_bags_with_padding():
-    model = nn.Sequential(nn.EmbeddingBag(4, 3, mode="sum", padding_idx=1), nn.Linear(3, 2)).double()
-    check_exact(model, ids(5, 6, vocabulary=4), clipping="auto-v")
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_embedding_bags_with_padding(mode):
+    model = nn.Sequential(nn.EmbeddingBag(4, 3, mode=mode, padding_idx=1), nn.Linear(3, 2)).double()
+    bags = ids(5, 6, vocabulary=4)
+    bags[2] = 1  # padding alone
+    check_exact(model, bags, clipping="auto-v")
+    assert not model[0].weight.grad[1].any()
+
+
+def test_embedding_bags_with_weights_of_the_ids():
+    def weighted(m: Run, x: Tensor, weights: Tensor) -> Tensor:
+        return m.bag(x, per_sample_weights=weights)
+
+    model = Run(weighted, bag=nn.EmbeddingBag(4, 3, mode="sum")).double()
+    check_exact(model, ids(5, 6, vocabulary=4), rows(5, 6), clipping="auto-v")
 
 
 def test_an_embedding_with_repeated_ids_and_padding():
@@ -166,7 +180,9 @@ def test_transposed_convolutions(dims):
     check_exact(model, rows(3, 4, *[4] * dims), clipping="auto-v")
 
 
-@pytest.mark.parametrize("norm", [nn.LayerNorm(4, bias=False), nn.RMSNorm(4)], ids=["layer norm without bias", "rms norm"])
+@pytest.mark.parametrize(
+    "norm", [nn.LayerNorm(4, bias=False), nn.RMSNorm(4)], ids=["layer norm without bias", "rms norm"]
+)
 def test_norms_without_bias(norm):
     check_exact(nn.Sequential(nn.Linear(4, 4), norm).double(), rows(5, 3, 4), clipping="auto-v", grouping="per-param")
 
@@ -249,7 +265,9 @@ def test_checkpointing(dropout):
 
 
 def test_layers_called_with_keyword_arguments():
-    model = Run(lambda m, x: m.second(input=torch.tanh(m.first(input=x))), first=nn.Linear(4, 5), second=nn.Linear(5, 3))
+    model = Run(
+        lambda m, x: m.second(input=torch.tanh(m.first(input=x))), first=nn.Linear(4, 5), second=nn.Linear(5, 3)
+    )
     check_exact(model.double(), rows(5, 4), clipping="auto-v")
 
 

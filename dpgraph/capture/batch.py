@@ -9,7 +9,7 @@ from torch import Tensor
 from dpgraph.errors import ArgumentError
 from dpgraph.torch_compat import tree_flatten, tree_unflatten
 
-__all__ = ["BatchDims", "BatchedCall", "find_batch"]
+__all__ = ["BatchDims", "BatchedCall", "check_batch_dims", "find_batch"]
 
 BatchDims = int | Mapping[str, int | None] | None
 
@@ -35,6 +35,24 @@ class BatchedCall:
     def num_rows(self) -> int:
         """B with the padding."""
         return max(self.num_samples, SMALLEST_TRACED)
+
+
+def check_batch_dims(batch_dims: object) -> None:
+    """Pass if `batch_dims` is of the type `BatchDims`.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    several = tuple(batch_dims.items()) if isinstance(batch_dims, Mapping) else ((None, batch_dims),)
+    names_axes = all(
+        (name is None or isinstance(name, str)) and (axis is None or (type(axis) is int)) for name, axis in several
+    )
+    if not names_axes:
+        raise ArgumentError(
+            f"batch_dims is {batch_dims!r}",
+            why="the batch axis tells what one sample is, the unit of privacy",
+            fix="pass an axis (an int) for all inputs, or {name: axis or None}, None for what all samples share",
+        )
 
 
 def find_batch(named: Mapping[str, Any], batch_dims: BatchDims) -> BatchedCall:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from dpgraph.capture.joint import Input, Sample
-from dpgraph.capture.place import find_line, find_place
+from dpgraph.capture.place import find_line, find_place, parse_line
 from dpgraph.errors import Place, SourceLine, UnsoundProgramError
 from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, symbolic_fake
 
@@ -37,16 +37,22 @@ def batch_size_fixed(place: Place) -> UnsoundProgramError:
     return UnsoundProgramError("the program fixes the number of samples in the batch", place=place, why=WHY, fix=FIX)
 
 
-def refuse_specialisation(gm: GraphModule, inputs: Sequence[Any], roles: Sequence[Input]) -> UnsoundProgramError:
-    """The error for a program that made B a number, with the op that did.
+def refuse_specialisation(
+    env: ShapeEnv, gm: GraphModule, inputs: Sequence[Any], roles: Sequence[Input]
+) -> UnsoundProgramError:
+    """The error for a program that made B a number, with the op or the line of Python that did.
 
     Args:
+        env: what the tracer noted of sizes.
         gm: the graph that was captured.
         inputs: its inputs, real tensors.
         roles: what they are.
     """
     node = _find_fixing_node(gm, inputs, roles)
-    return batch_size_fixed(find_place(node) if node is not None else Place())
+    if node is not None:
+        return batch_size_fixed(find_place(node))
+    stack = next(iter(env.specialization_stacks.values()), None)
+    return batch_size_fixed(Place(line=parse_line("".join(stack.format())) if stack is not None else None))
 
 
 def refuse_guards(env: ShapeEnv, batch: sympy.Symbol, gm: GraphModule) -> None:

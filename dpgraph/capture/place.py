@@ -58,5 +58,4 @@ def find_module(node: Node) -> str | None:
     if not stack:
         return None
     path = list(stack.values())[-1][0]
-    parts = CONTAINER.sub(r".\1", path).removeprefix("L['self']").strip(".").split(".")
-    return ".".join(parts[1:])
+    return CONTAINER.sub(r".\1", path).removeprefix("L['model']").strip(".")

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule
 
 from dpgraph.capture.batch_size import refuse_guards, refuse_specialisation
+from dpgraph.capture.spell_out import spell_out
 from dpgraph.capture.trace import batch_symbol, find_inputs, read_joint, require_all_gradients
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
@@ -62,20 +63,20 @@ class Compiler:
         """
         call = self._call
         assert call is not None, "a graph was captured outside a call of the module"
+        spell_out(gm)
         found = find_inputs(inputs, call.parameters, call.samples, call.probe)
         differentiable = require_all_gradients(inputs, found)
         fake_probe = gm.graph.find_nodes(op="placeholder")[found.probe].meta["example_value"]
-        symbol = batch_symbol(fake_probe)
+        symbol, env = batch_symbol(fake_probe), fake_probe.fake_mode.shape_env
         if symbol is None:
-            raise refuse_specialisation(gm, inputs, found.roles)
-        env = fake_probe.fake_mode.shape_env
+            raise refuse_specialisation(env, gm, inputs, found.roles)
 
         def rewrite_joint(joint: GraphModule, _: Sequence[Any]) -> Graph:
             read = read_joint(joint, found, symbol)
             if batch_symbol(read.nodes[read.probe].meta["val"]) != symbol:
-                raise refuse_specialisation(gm, inputs, found.roles)
-            refuse_guards(env, symbol, gm)
+                raise refuse_specialisation(env, gm, inputs, found.roles)
             rewriting = rewrite(read, self.mechanism, self.options)
+            refuse_guards(env, symbol, gm)  # after the analysis, which knows the line of more programs
             self.rewritings.append(rewriting)
             return rewriting.result
 

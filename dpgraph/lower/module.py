@@ -12,13 +12,13 @@ from dpgraph.errors import ArgumentError
 from dpgraph.lower.capture_errors import translate
 from dpgraph.lower.compiler import Compiler
 from dpgraph.lower.padding import without_padding
-from dpgraph.lower.probed import LossFunction, ProbedModule
+from dpgraph.lower.probed import LossFunction, run_with_probe
 from dpgraph.lower.reversible import ReversibleChange
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting
 from dpgraph.report.report import Report, make_report
-from dpgraph.torch_compat import capture_config, mark_batch, tree_map
+from dpgraph.torch_compat import capture_config, compile_separately, mark_batch, tree_map
 
 __all__ = ["DPModule"]
 
@@ -68,22 +68,31 @@ class DPModule(nn.Module):
         self._reported: tuple[Rewriting, Report] | None = None
         self._refusal: Exception | None = None
         self._ran = False
-        self._probed: ProbedModule
-        object.__setattr__(self, "_probed", ProbedModule(model, loss_fn))
-        self._compiled: Callable[..., Any] = torch.compile(
-            self._probed.__call__, backend=self._compiler, fullgraph=True
-        )
+        self._compiled: Callable[..., Any] = compile_separately(run_with_probe, self._compiler)
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
+            if name.startswith("__"):  # how to copy or pickle the model says nothing about this module
+                raise
             return getattr(self.__dict__["_held"], name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles hold a copy of the model, and capture it anew at their first call."""
+        options = self._compiler.options
+        return _make_module, (
+            self._held,
+            self._mechanism,
+            options,
+            self._loss_fn,
+            self._batch_dims,
+            self._change,
+        )
 
     def train(self, mode: bool = True) -> "DPModule":
         """Set training mode, for the model given too."""
         self._held.train(mode)
-        self._probed.train(mode)
         self.training = mode
         return self
 
@@ -194,7 +203,9 @@ class DPModule(nn.Module):
             for x in (probe, *rows):
                 mark_batch(x, call.dims.get(id(x), 0))
             axes = tuple(call.dims[id(x)] for x in rows)
-            outputs, _ = self._compiled(probe, rows, axes, args, kwargs, targets)
+            outputs, _ = self._compiled(self._held, self._loss_fn, probe, rows, axes, args, kwargs, targets)
+        if self._loss_fn is not None:
+            _check_losses(outputs, call)
         if call.num_rows == call.num_samples:
             return outputs
         return without_padding(outputs, self._compiler.produced, call)
@@ -231,3 +242,26 @@ def _batched(call: BatchedCall) -> tuple[Tensor, ...]:
     found: list[Tensor] = []
     tree_map(lambda x: found.append(x) if id(x) in call.dims else None, call.arguments)
     return tuple(found)
+
+
+def _check_losses(losses: Any, call: BatchedCall) -> None:
+    """One loss a sample."""
+    if isinstance(losses, Tensor) and losses.shape == (call.num_rows,):
+        return
+    found = f"a tensor of shape {list(losses.shape)}" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
+    raise ArgumentError(
+        f"loss_fn returned {found} for a batch of {call.num_rows} samples",
+        why="a loss for each sample is what shows that no sample's loss depends on another one",
+        fix='return a tensor [B]: take reduction="none", and sum over positions and features, never over the batch',
+    )
+
+
+def _make_module(
+    model: nn.Module,
+    mechanism: Mechanism,
+    options: CompileOptions,
+    loss_fn: LossFunction | None,
+    batch_dims: BatchDims,
+    change: ReversibleChange,
+) -> DPModule:
+    return DPModule(model, mechanism, options, loss_fn=loss_fn, batch_dims=batch_dims, change=change)

@@ -131,9 +131,9 @@ def _of_operands(step: Step) -> Results:
     found = [p for x in operands for p in _all(step.known[x])]
     if node.target in CREATIONS:
         return _for_each_result(node, _created(step))
-    refused = next((p for p in found if isinstance(p, Refused)), None)
-    if refused is not None:
-        return refused
+    refused = [p for p in found if isinstance(p, Refused)]
+    if refused:
+        return min(refused, key=lambda p: p.origin)  # where it began, in the order of the graph
     if all(isinstance(p, Shared) for p in found):
         return _of_shared(step)
     rule = find_transfer(node.target)

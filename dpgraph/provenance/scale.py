@@ -99,6 +99,7 @@ LINEAR: dict[Any, int] = {
     ),
     aten.full.default: 1,
     aten.full_like.default: 1,
+    aten.copy.default: 1,  # into the first operand, of which nothing is left
 }
 
 

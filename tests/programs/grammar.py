@@ -93,7 +93,9 @@ def _mix_positions(T: int, d: int) -> Step:
 
 
 def _mix_all(T: int, d: int) -> Step:
-    return Step("linear over the flat sample", lambda m, h: m.layer(h.flatten(1)).view_as(h), layer=nn.Linear(T * d, T * d))
+    return Step(
+        "linear over the flat sample", lambda m, h: m.layer(h.flatten(1)).view_as(h), layer=nn.Linear(T * d, T * d)
+    )
 
 
 def _rows_of_all_samples(T: int, d: int) -> Step:
@@ -109,7 +111,12 @@ def _positions_first(T: int, d: int) -> Step:
 
 
 def _einsum(T: int, d: int) -> Step:
-    return Step("einsum with three operands", lambda m, h: torch.einsum("btd,de,st->bse", h, m.a, m.b), a=free(d, d), b=free(T, T))
+    return Step(
+        "einsum with three operands",
+        lambda m, h: torch.einsum("btd,de,st->bse", h, m.a, m.b),
+        a=free(d, d),
+        b=free(T, T),
+    )
 
 
 def _bilinear(T: int, d: int) -> Step:
@@ -153,11 +160,15 @@ def _twice(T: int, d: int) -> Step:
 
 
 def _tied_transpose(T: int, d: int) -> Step:
-    return Step("weight and its transpose", lambda m, h: F.linear(m.layer(h).sin(), m.layer.weight.T), layer=nn.Linear(d, d))
+    return Step(
+        "weight and its transpose", lambda m, h: F.linear(m.layer(h).sin(), m.layer.weight.T), layer=nn.Linear(d, d)
+    )
 
 
 def _weight_norm(T: int, d: int) -> Step:
-    return Step("weight divided by its norm", lambda m, h: F.linear(h, m.w / m.w.norm(dim=1, keepdim=True)), w=free(d, d))
+    return Step(
+        "weight divided by its norm", lambda m, h: F.linear(h, m.w / m.w.norm(dim=1, keepdim=True)), w=free(d, d)
+    )
 
 
 def _product_of_weights(T: int, d: int) -> Step:
@@ -212,7 +223,9 @@ def _own_place(T: int, d: int) -> Step:
 
 
 def _where(T: int, d: int) -> Step:
-    return Step("where and mask", lambda m, h: torch.where(h > 0, m.layer(h), h.masked_fill(h < -1, -1)), layer=nn.Linear(d, d))
+    return Step(
+        "where and mask", lambda m, h: torch.where(h > 0, m.layer(h), h.masked_fill(h < -1, -1)), layer=nn.Linear(d, d)
+    )
 
 
 SEQUENCE_STEPS = (
@@ -264,7 +277,9 @@ def _group_norm(C: int, groups: int) -> Step:
 
 
 def _channel_norm(C: int) -> Step:
-    return Step("norm over channels", lambda m, h: m.norm(h.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), norm=nn.LayerNorm(C))
+    return Step(
+        "norm over channels", lambda m, h: m.norm(h.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), norm=nn.LayerNorm(C)
+    )
 
 
 def _residual(C: int) -> Step:
@@ -282,7 +297,9 @@ def _depthwise(C: int) -> Step:
 
 
 def _squeeze(C: int) -> Step:
-    return Step("squeeze and excite", lambda m, h: h * m.layer(h.mean((2, 3))).sigmoid()[..., None, None], layer=nn.Linear(C, C))
+    return Step(
+        "squeeze and excite", lambda m, h: h * m.layer(h.mean((2, 3))).sigmoid()[..., None, None], layer=nn.Linear(C, C)
+    )
 
 
 def _pooling(C: int) -> Step:
@@ -366,7 +383,14 @@ def sequence_programs(draw: st.DrawFn, max_steps: int = 4) -> SequenceProgram:
     steps = draw(st.lists(st.sampled_from(SEQUENCE_STEPS), min_size=1, max_size=max_steps))
     frozen = draw(st.frozensets(st.integers(0, 8), max_size=3))
     return SequenceProgram(
-        batch, positions, width, tuple(steps), draw(st.booleans()), draw(st.booleans()), frozen, draw(st.integers(0, 99))
+        batch,
+        positions,
+        width,
+        tuple(steps),
+        draw(st.booleans()),
+        draw(st.booleans()),
+        frozen,
+        draw(st.integers(0, 99)),
     )
 
 
@@ -379,12 +403,17 @@ def image_programs(draw: st.DrawFn, max_steps: int = 3) -> ImageProgram:
     steps: list[Callable[[], Step]] = []
     names = []
     for _ in range(draw(st.integers(1, max_steps))):
-        kind = draw(st.sampled_from(["conv", "group", "channel", "residual", "depthwise", "squeeze", "pool", "up", "scale"]))
+        kind = draw(
+            st.sampled_from(["conv", "group", "channel", "residual", "depthwise", "squeeze", "pool", "up", "scale"])
+        )
         names.append(kind)
         match kind:
             case "conv":
                 groups, stride = draw(divisors), draw(st.sampled_from([1, 1, 2]))
-                mode, dilation = draw(st.sampled_from(["zeros", "reflect", "replicate"])), draw(st.sampled_from([1, 1, 2]))
+                mode, dilation = (
+                    draw(st.sampled_from(["zeros", "reflect", "replicate"])),
+                    draw(st.sampled_from([1, 1, 2])),
+                )
                 size_now = size
                 if stride == 2 or dilation == 2:
                     mode = "zeros"
@@ -405,4 +434,6 @@ def image_programs(draw: st.DrawFn, max_steps: int = 3) -> ImageProgram:
                     "scale": _layer_scale,
                 }[kind]
                 steps.append(lambda make=make: make(channels))
-    return ImageProgram(batch, channels, size, tuple(steps), tuple(names), draw(st.booleans()), draw(st.integers(0, 99)))
+    return ImageProgram(
+        batch, channels, size, tuple(steps), tuple(names), draw(st.booleans()), draw(st.integers(0, 99))
+    )

@@ -710,7 +710,7 @@ class _:
         return h * m.queue.sum()
 
 
-@pair("count of the samples seen", count=lambda: torch.zeros(()))
+@pair("count of the samples seen", count=lambda: torch.zeros((), dtype=torch.long))
 class _:
     def unsound(m, x):
         m.count.add_(x.shape[0])  # mixes

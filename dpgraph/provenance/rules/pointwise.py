@@ -24,7 +24,7 @@ ADDITIVE = {aten.add.Tensor, aten.sub.Tensor}
 POSITION_KEEPING = {prims.convert_element_type.default, aten.clone.default}
 
 
-@transfer(torch.Tag.pointwise, *POSITION_KEEPING, aten.copysign.Tensor)
+@transfer(torch.Tag.pointwise, *POSITION_KEEPING, aten.copysign.Tensor, aten.copy.default)
 def pointwise(step: Step) -> Provenance:
     """Operands are aligned at the last axis; all per-sample operands must agree on the axis."""
     operands = step.tensors

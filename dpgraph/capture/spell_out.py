@@ -1,0 +1,72 @@
+"""Spell out functions whose ATen op hides which sample a value belongs to, before autograd sees them.
+
+`embedding_bag` flattens its ids and tells the bags apart by the numbers at which they begin: data, of which no analysis
+of shapes can say whose they are. As a lookup and a reduction the same is plain, and so is its gradient.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.fx import GraphModule
+
+__all__ = ["spell_out"]
+
+
+def spell_out(gm: GraphModule) -> None:
+    """Replace, in place, the calls of functions in `SPELLINGS` by calls of what they are made of."""
+    for node in gm.graph.nodes:
+        if node.op == "call_function" and node.target in SPELLINGS:
+            node.target = SPELLINGS[node.target]
+    gm.recompile()
+
+
+def embedding_bag(
+    input: Tensor,  # noqa: A002  the signature is that of torch
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """`torch.nn.functional.embedding_bag` of ids [N, T], a bag a row, with gradients of the same values: [N, d].
+
+    Bags of different lengths (ids [N * T] with offsets), and options that write into the table or scale by counts over
+    all bags, are left as they are.
+    """
+    if input.ndim != 2 or max_norm is not None or scale_grad_by_freq or sparse:
+        return F.embedding_bag(
+            input,
+            weight,
+            offsets,
+            max_norm,
+            norm_type,
+            scale_grad_by_freq,
+            mode,
+            sparse,
+            per_sample_weights,
+            include_last_offset,
+            padding_idx,
+        )
+    rows = F.embedding(input, weight)
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights.unsqueeze(-1)
+    kept = torch.ones_like(input, dtype=torch.bool) if padding_idx is None else input != padding_idx % weight.shape[0]
+    kept = kept.unsqueeze(-1)
+    if mode == "max":
+        # of equal values one gets the gradient; a bag of padding alone is zero
+        largest = torch.where(kept, rows, -math.inf).max(1).values
+        return torch.where(kept.any(1), largest, 0)
+    total = torch.where(kept, rows, 0).sum(1)
+    return total if mode == "sum" else total / kept.sum(1).clamp_min(1)
+
+
+SPELLINGS: dict[Any, Callable[..., Any]] = {F.embedding_bag: embedding_bag}
