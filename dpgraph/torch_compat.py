@@ -57,6 +57,7 @@ __all__ = [
     "TorchDynamoException",
     "UserError",
     "capture_config",
+    "chooses_kernel",
     "compile_eager",
     "compile_inductor",
     "compile_separately",
@@ -116,8 +117,19 @@ def capture_config() -> AbstractContextManager[Any]:
     return stack
 
 
-def compile_separately(function: FunctionType, backend: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.compile` of a copy of `function`, which shares no recompile limit with any other copy."""
+def chooses_kernel(guard: Any) -> bool:
+    """Whether a guard stands for torch's choice among kernels of one operator, which compute the same.
+
+    On CPU a convolution with 1x1 filters takes another kernel from 16 images on.
+    """
+    location = guard.sloc.framework_loc
+    where = (getattr(location, "filename", ""), getattr(location, "name", ""))
+    return where[0].replace("\\", "/").endswith("torch/_subclasses/fake_impls.py") and where[1] == "conv"
+
+
+def compile_separately(function: Callable[..., Any], backend: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.compile` of a copy of a Python function, which shares no recompile limit with any other copy."""
+    assert isinstance(function, FunctionType)
     copy = FunctionType(
         function.__code__.replace(),
         function.__globals__,

@@ -1,6 +1,5 @@
 """What cannot be made private is refused by an error of ours with its four parts, and leaves the model as it was."""
 
-import copy
 import inspect
 import math
 

@@ -166,9 +166,9 @@ def largest_tensors(module: DPModule, stage: str) -> list[tuple[int, ...]]:
     """Shapes of all values of a stage, with the sizes that the batch was captured with."""
     found = []
     for node in module.graphs[stage].nodes:
-        for value in torch.utils._pytree.tree_leaves(node.meta.get("val")):
-            if isinstance(value, torch.Tensor):
-                found.append(tuple(s if isinstance(s, int) else s.node.hint for s in value.shape))
+        values = torch.utils._pytree.tree_leaves(node.meta.get("val"))
+        shapes = [v.shape for v in values if isinstance(v, torch.Tensor)]
+        found += [tuple(s if isinstance(s, int) else s.node.hint for s in shape) for shape in shapes]
     return found
 
 

@@ -227,6 +227,17 @@ def test_rows_that_fill_up_a_small_batch_do_not_count_where_the_model_sums():
     torch.testing.assert_close(model.layer.weight.grad, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_mean_over_a_batch_of_one_is_that_of_its_sample():
+    model = Program(lambda m, x: (x @ m.layer.weight.T).square().mean())
+    module = private(model, clipping="abadi", max_grad_norm=100.0, loss_reduction="mean")
+    x = torch.randn(1, 4)
+    mean = module(x)
+    torch.testing.assert_close(mean, model(x))
+    mean.backward()
+    (expected,) = torch.autograd.grad(model(x), [model.layer.weight])
+    torch.testing.assert_close(model.layer.weight.grad, expected)
+
+
 def test_a_mean_over_the_batch_is_undone_before_clipping():
     model = nn.Linear(4, 3)
     x = torch.randn(5, 4)
@@ -236,6 +247,12 @@ def test_a_mean_over_the_batch_is_undone_before_clipping():
     torch.testing.assert_close(module.grad_norms.double(), norms_of(samples), rtol=1e-4, atol=1e-6)
     for p, g in zip(model.parameters(), clipped_sum(samples, (3 / norms_of(samples)).clamp_max(1)), strict=True):
         torch.testing.assert_close(p.grad, g, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_is_one_number_for_each_sample():
+    module = private(nn.Linear(4, 3), loss_fn=lambda y: y)
+    with pytest.raises(dpgraph.ArgumentError, match="loss_fn"):
+        module(torch.randn(5, 4))
 
 
 # What is trained
@@ -344,6 +361,15 @@ def test_values_of_different_samples_are_not_paired():
     refuse(lambda m, x: m.layer(x) * (x[:, None] - x[None]).square().sum((1, 2))[:, None])
 
 
+def test_values_of_different_samples_are_not_paired_in_a_merged_axis():
+    def function(m: Program, x: Tensor) -> Tensor:
+        by_turns = x.repeat(2, 1)
+        side_by_side = x[:, None].expand(-1, 2, -1).reshape(-1, 4)
+        return m.layer(x) * (side_by_side * by_turns).view(2, -1, 4).sum(0)
+
+    refuse(function)
+
+
 def test_samples_are_not_multiplied_with_one_another():
     refuse(lambda m, x: m.layer(x) * (x @ x.T).square().sum(1, keepdim=True))
 
@@ -392,6 +418,57 @@ def test_the_position_in_the_batch_is_no_index_of_a_table():
 
 def test_the_number_of_samples_is_not_data():
     refuse(lambda m, x: m.layer(x) / x.shape[0])
+
+
+def test_the_number_of_samples_is_not_added():
+    refuse(lambda m, x: torch.tanh(m.layer(x) + x.shape[0]))
+
+
+def test_the_number_of_samples_is_no_index():
+    refuse(lambda m, x: m.layer(x) * x.select(1, len(x) % 4)[:, None])
+
+
+def test_the_number_of_samples_is_no_axis():
+    refuse(lambda m, x: m.layer(x) * x[None].expand(len(x), *x.shape).sum(0))
+
+
+def test_the_program_does_not_branch_on_the_number_of_samples():
+    error = refuse(lambda m, x: m.layer(x) if len(x) > 4 else 2 * m.layer(x))
+    assert "len(x) > 4" in error.place.line.code
+
+
+def test_the_number_of_samples_is_not_fixed():
+    error = refuse(lambda m, x: m.layer(x) + x[torch.tensor([1, 0, 3, 2, 5, 4])])
+    assert error.place.line is not None
+
+
+def test_a_mean_over_the_batch_is_declared():
+    refuse(lambda m, x: m.layer(x).square().sum(1).mean())
+
+
+def test_the_batch_is_not_padded():
+    # as long as before, and every sample in the next one's place
+    refuse(lambda m, x: m.layer(x) * nn.functional.pad(x, (0, 0, 1, -1)))
+
+
+def test_the_batch_is_not_reshaped_into_positions():
+    def function(m: Program, x: Tensor) -> Tensor:
+        moved = x.reshape(x.shape[1], x.shape[0], 4)
+        return m.layer(x).sum((1, 2)) * moved.amax(0).sum(1)
+
+    refuse(function, shape=(6, 3, 4))
+
+
+def test_samples_are_not_written_to_rows_that_they_share():
+    def function(m: Program, x: Tensor) -> Tensor:
+        rows = torch.zeros(3, 4).index_put(((x[:, 0] > 0).long(),), x, accumulate=True)
+        return m.layer(x) * rows.tanh().sum()
+
+    refuse(function)
+
+
+def test_a_kernel_that_depends_on_the_samples_is_refused():
+    refuse(lambda m, x: m.layer(x) * nn.functional.conv1d(x[:, None], x.sum(0).view(1, 1, 4))[:, 0])
 
 
 def test_counts_over_the_batch_do_not_scale_a_gradient():

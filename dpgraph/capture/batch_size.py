@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from dpgraph.capture.joint import Input, Sample
 from dpgraph.capture.place import find_line, find_place, parse_line
 from dpgraph.errors import Place, SourceLine, UnsoundProgramError
-from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, symbolic_fake
+from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, chooses_kernel, symbolic_fake
 
 __all__ = ["batch_size_fixed", "refuse_guards", "refuse_specialisation"]
 
@@ -56,12 +56,14 @@ def refuse_specialisation(
 
 
 def refuse_guards(env: ShapeEnv, batch: sympy.Symbol, gm: GraphModule) -> None:
-    """Pass if the captured graph holds for every B >= 2.
+    """Pass if the captured graph holds for every B >= 2, the choice of kernels aside.
 
     Raises:
         UnsoundProgramError: some guard is not true of all of them.
     """
     for guard in env.guards:
+        if chooses_kernel(guard):
+            continue
         condition = env.replace(guard.expr)
         if batch in condition.free_symbols and not _holds_for_all(condition, batch):
             described = str(condition).replace(str(batch), "B")
@@ -90,7 +92,7 @@ def _known_files(gm: GraphModule) -> Iterable[str]:
     yield from (str(path) for m in list(sys.modules.values()) if (path := getattr(m, "__file__", None)) is not None)
 
 
-class _Fixed(Exception):
+class _FixedError(Exception):
     """B became a number."""
 
 
@@ -106,7 +108,7 @@ def _find_fixing_node(gm: GraphModule, inputs: Sequence[Any], roles: Sequence[In
             culprit[:] = [n]
             result = super().run_node(n)
             if any(size.node.expr.is_number for size in batches):
-                raise _Fixed
+                raise _FixedError
             return result
 
     try:

@@ -25,7 +25,7 @@ def spell_out(gm: GraphModule) -> None:
 
 
 def embedding_bag(
-    input: Tensor,  # noqa: A002  the signature is that of torch
+    input: Tensor,
     weight: Tensor,
     offsets: Tensor | None = None,
     max_norm: float | None = None,

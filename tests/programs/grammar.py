@@ -4,6 +4,7 @@ What is drawn is which steps, with which shapes and options; values are random. 
 (B == T == d), since an analysis that guesses from sizes goes wrong there.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -267,7 +268,7 @@ SEQUENCE_STEPS = (
 # Steps on [B, C, H, W]; each gives [B, C, H', W'].
 
 
-def _conv(C: int, size: int, groups: int, padding_mode: str, stride: int, dilation: int) -> Step:
+def _conv(C: int, groups: int, padding_mode: str, stride: int, dilation: int) -> Step:
     layer = nn.Conv2d(C, C, 3, stride, dilation, dilation, groups, padding_mode=padding_mode)
     return Step(f"convolution {layer}", lambda m, h: m.layer(h), layer=layer)
 
@@ -414,15 +415,12 @@ def image_programs(draw: st.DrawFn, max_steps: int = 3) -> ImageProgram:
                     draw(st.sampled_from(["zeros", "reflect", "replicate"])),
                     draw(st.sampled_from([1, 1, 2])),
                 )
-                size_now = size
                 if stride == 2 or dilation == 2:
                     mode = "zeros"
-                steps.append(
-                    lambda g=groups, m=mode, s=stride, l=dilation: _conv(channels, size_now, g, m, s, l)  # noqa: E741
-                )
+                steps.append(functools.partial(_conv, channels, groups, mode, stride, dilation))
             case "group":
                 groups = draw(divisors)
-                steps.append(lambda g=groups: _group_norm(channels, g))
+                steps.append(functools.partial(_group_norm, channels, groups))
             case _:
                 make = {
                     "channel": _channel_norm,
@@ -433,7 +431,7 @@ def image_programs(draw: st.DrawFn, max_steps: int = 3) -> ImageProgram:
                     "up": _upsample,
                     "scale": _layer_scale,
                 }[kind]
-                steps.append(lambda make=make: make(channels))
+                steps.append(functools.partial(make, channels))
     return ImageProgram(
         batch, channels, size, tuple(steps), tuple(names), draw(st.booleans()), draw(st.integers(0, 99))
     )

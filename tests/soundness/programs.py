@@ -1,8 +1,8 @@
 """Programs in which one sample influences another one's gradient, and twins that do nearly the same and are sound.
 
 The first line on which samples meet bears the comment `# mixes`; the error must name it. That is where the user has to
-change something: a sum over the batch, say, and not the line that reads the sum. Each program is a function of the module `m`,
-which owns what a program may train or write to, and of x [B, ...]. `h` is what the trained layer made of x.
+change something: a sum over the batch, say, and not the line that reads the sum. Each program is a function of the
+module `m`, which owns what a program may train or write to, and of x [B, ...]. `h` is what the trained layer made of x.
 """
 
 from collections.abc import Callable
