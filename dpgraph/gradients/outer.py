@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dpgraph.gradients.dense import Dense
-from dpgraph.gradients.forms import Form, accumulation_dtype, mask_samples
+from dpgraph.gradients.forms import Form, mask_samples
+from dpgraph.gradients.gram import gram_dot, gram_norm_sq
 
 __all__ = ["Outer"]
 
@@ -26,13 +27,14 @@ class Outer(Form):
 
     def norm_sq(self) -> Tensor:
         # sum_{s,t} (u_s . u_t) (v_s . v_t)
-        return self._gram_dot(self)
+        return gram_norm_sq(self.u, self.v)
 
     def dot(self, other: Form) -> Tensor:
         if not isinstance(other, Outer):
             return other.dot(self)
         if self.v.shape[2] == other.v.shape[2]:
-            return self._gram_dot(other)
+            # sum_{s,t} (u_s . p_t) (v_s . q_t)
+            return gram_dot(self.u, other.u, self.v, other.v)
         return Dense(self.materialise()).dot(other)
 
     def weighted_sum(self, w: Tensor) -> Tensor:
@@ -62,10 +64,3 @@ class Outer(Form):
         missing = rows * columns // math.prod(s for s in shape if s != -1)
         full = tuple(missing if s == -1 else s for s in shape)
         return Outer(self.u, self.v, None if full == (rows, columns) else full)
-
-    def _gram_dot(self, other: "Outer") -> Tensor:
-        # sum_{s,t} (u_s . p_t) (v_s . q_t)
-        dtype = accumulation_dtype(self.u.dtype)
-        gram_u = self.u.to(dtype) @ other.u.mT.to(dtype)
-        gram_v = self.v.to(dtype) @ other.v.mT.to(dtype)
-        return (gram_u * gram_v).sum((1, 2))

@@ -1,0 +1,40 @@
+"""Sums over all pairs of positions of a sample: what a ghost norm is made of.
+
+Letters: B samples, T positions, u and p [B, T, p], v and q [B, T, d].
+"""
+
+from torch import Tensor
+
+from dpgraph.gradients.forms import accumulation_dtype
+
+__all__ = ["gram_dot", "gram_norm_sq"]
+
+# Blocks of fewer positions than this are multiplied whole: smaller products run at a lower rate than they save.
+SMALLEST_BLOCK = 32
+
+
+def gram_dot(u: Tensor, p: Tensor, v: Tensor, q: Tensor) -> Tensor:
+    """sum_{s,t} (u_s . p_t) (v_s . q_t), [B], float32 or better."""
+    dtype = accumulation_dtype(u.dtype)
+    return ((u.to(dtype) @ p.mT.to(dtype)) * (v.to(dtype) @ q.mT.to(dtype))).sum((1, 2))
+
+
+def gram_norm_sq(u: Tensor, v: Tensor) -> Tensor:
+    """sum_{s,t} (u_s . u_t) (v_s . v_t), [B], float32 or better.
+
+    Both Gram matrices are symmetric: with the positions in two halves, the pairs across count twice and are multiplied
+    once. That goes on within the halves, which stand side by side as samples of half the length, while that pays. A
+    length that is symbolic is taken whole: a choice of speed must not become a guard on it.
+    """
+    length = u.shape[1]
+    if not isinstance(length, int) or length < 2 * SMALLEST_BLOCK:
+        return gram_dot(u, u, v, v)
+    if length % 2 == 1:
+        last_u, last_v = u[:, -1:], v[:, -1:]
+        across = gram_dot(u[:, :-1], last_u, v[:, :-1], last_v)
+        return gram_norm_sq(u[:, :-1], v[:, :-1]) + 2 * across + gram_dot(last_u, last_u, last_v, last_v)
+    # [B, 2, T / 2, *]
+    halves_u, halves_v = u.unflatten(1, (2, length // 2)), v.unflatten(1, (2, length // 2))
+    across = gram_dot(halves_u[:, 0], halves_u[:, 1], halves_v[:, 0], halves_v[:, 1])
+    within = gram_norm_sq(halves_u.flatten(0, 1), halves_v.flatten(0, 1))
+    return 2 * across + within.unflatten(0, (-1, 2)).sum(1)
