@@ -360,7 +360,7 @@ MUTANTS = (
         "samples reshaped into positions",
         "provenance/rules/views.py",
         "        return PerSample(axis, new_outer, new_inner)\n    return step.mixed",
-        "        return PerSample(axis, new_outer, new_inner)\n    return PerSample(1) or step.mixed",
+        "        return PerSample(axis, new_outer, new_inner)\n    return PerSample(0) or step.mixed",
         "the_batch_is_not_reshaped_into_positions",
     ),
     guard(
