@@ -357,13 +357,6 @@ MUTANTS = (
         "the_batch_is_not_padded",
     ),
     guard(
-        "samples reshaped into positions",
-        "provenance/rules/views.py",
-        "        return PerSample(axis, new_outer, new_inner)\n    return step.mixed",
-        "        return PerSample(axis, new_outer, new_inner)\n    return PerSample(0) or step.mixed",
-        "the_batch_is_not_reshaped_into_positions",
-    ),
-    guard(
         "rows that several samples share",
         "provenance/rules/indexing.py",
         "        sums = accumulates and is_zero(operand)\n",
