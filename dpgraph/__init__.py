@@ -1,6 +1,8 @@
 """dpgraph: differentially private training as a compiler pass over PyTorch's joint forward/backward graph."""
 
+from dpgraph import losses
 from dpgraph.api import dp_compile
+from dpgraph.audit import Audit, Influence, audit_provenance
 from dpgraph.clipping import ClippingFunction
 from dpgraph.errors import (
     ArgumentError,
@@ -14,12 +16,16 @@ from dpgraph.options import CompileOptions
 
 __all__ = [
     "ArgumentError",
+    "Audit",
     "CaptureError",
     "ClippingFunction",
     "CompileOptions",
     "DPGraphError",
     "DPModule",
+    "Influence",
     "UnsoundProgramError",
     "UnsupportedProgramError",
+    "audit_provenance",
     "dp_compile",
+    "losses",
 ]

@@ -1,5 +1,6 @@
 """Tell where the batch is in the arguments of a call, and pad a batch that is too small to trace."""
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor
 from dpgraph.errors import ArgumentError
 from dpgraph.torch_compat import tree_flatten, tree_unflatten
 
-__all__ = ["BatchDims", "BatchedCall", "check_batch_dims", "find_batch"]
+__all__ = ["BatchDims", "BatchedCall", "check_batch_dims", "find_batch", "name_arguments"]
 
 BatchDims = int | Mapping[str, int | None] | None
 
@@ -53,6 +54,13 @@ def check_batch_dims(batch_dims: object) -> None:
             why="the batch axis tells what one sample is, the unit of privacy",
             fix="pass an axis (an int) for all inputs, or {name: axis or None}, None for what all samples share",
         )
+
+
+def name_arguments(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a call by name, those by position first; further ones of `*args` are called `args[i]`."""
+    names = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_POSITIONAL]
+    names += [f"args[{i}]" for i in range(len(names), len(args))]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 def find_batch(named: Mapping[str, Any], batch_dims: BatchDims) -> BatchedCall:

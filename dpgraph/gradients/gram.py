@@ -36,5 +36,6 @@ def gram_norm_sq(u: Tensor, v: Tensor) -> Tensor:
     # [B, 2, T / 2, *]
     halves_u, halves_v = u.unflatten(1, (2, length // 2)), v.unflatten(1, (2, length // 2))
     across = gram_dot(halves_u[:, 0], halves_u[:, 1], halves_v[:, 0], halves_v[:, 1])
-    within = gram_norm_sq(halves_u.flatten(0, 1), halves_v.flatten(0, 1))
-    return 2 * across + within.unflatten(0, (-1, 2)).sum(1)
+    # [2 B] to [B, 2]
+    within: Tensor = gram_norm_sq(halves_u.flatten(0, 1), halves_v.flatten(0, 1)).unflatten(0, (-1, 2))
+    return 2 * across + within.sum(1)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpgraph.capture.batch import BatchDims, BatchedCall, find_batch
+from dpgraph.capture.batch import BatchDims, BatchedCall, find_batch, name_arguments
 from dpgraph.errors import ArgumentError
 from dpgraph.lower.capture_errors import translate
 from dpgraph.lower.compiler import Compiler
@@ -97,6 +97,11 @@ class DPModule(nn.Module):
         return self
 
     @property
+    def original_module(self) -> nn.Module:
+        """The model given to `dp_compile`, which runs without anything of dpgraph."""
+        return self._held
+
+    @property
     def sensitivity(self) -> float:
         """The largest norm of what one sample adds to the gradients of a call, over all trained parameters."""
         return self._mechanism.sensitivity
@@ -177,7 +182,7 @@ class DPModule(nn.Module):
         if self._refusal is not None:
             raise self._refusal
         self._check_trained()
-        call = find_batch({**self._named(args, kwargs), "targets": targets}, self._batch_dims)
+        call = find_batch({**name_arguments(self._signature, args, kwargs), "targets": targets}, self._batch_dims)
         try:
             outputs = self._run(call, len(args), tuple(kwargs))
         except Exception as error:
@@ -219,12 +224,6 @@ class DPModule(nn.Module):
         probe[: call.num_samples] = scale
         self._probe, self._num_samples = probe.requires_grad_(), call.num_samples
         return self._probe
-
-    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Arguments by name, those by position first."""
-        names = [p.name for p in self._signature.parameters.values() if p.kind is not p.VAR_POSITIONAL]
-        names += [f"args[{i}]" for i in range(len(names), len(args))]
-        return {**dict(zip(names, args, strict=False)), **kwargs}
 
     def _check_trained(self) -> None:
         """A parameter that was unfrozen later would stay as it is in silence."""
