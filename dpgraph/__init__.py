@@ -13,6 +13,7 @@ from dpgraph.errors import (
 )
 from dpgraph.lower.module import DPModule
 from dpgraph.options import CompileOptions
+from dpgraph.provenance.custom import register_transfer
 
 __all__ = [
     "ArgumentError",
@@ -28,4 +29,5 @@ __all__ = [
     "audit_provenance",
     "dp_compile",
     "losses",
+    "register_transfer",
 ]

@@ -380,8 +380,8 @@ MUTANTS = (
     guard(
         "an unknown op",
         "provenance/infer.py",
-        'rule(step) if rule is not None else Refused(node, "unknown", "has no transfer rule in dpgraph")',
-        "rule(step) if rule is not None else _for_each_result(node, found[0])",
+        'return Refused(node, "unknown", "has no transfer rule in dpgraph")',
+        "return _for_each_result(node, found[0])",
         "an_op_that_nobody_knows_is_refused",
     ),
     guard(

@@ -84,7 +84,8 @@ def _refusal(found: Provenance, parameter: str) -> DPGraphError:
             f"the operator `{found.origin.target}` {found.reason}",
             place=place,
             why="without one nothing is known of which sample influences which",
-            fix="write the step with other operators, or leave the parameters behind it untrained",
+            fix="write the step with other operators, leave the parameters behind it untrained, or tell how the "
+            "operator treats samples with dpgraph.register_transfer",
         )
     return UnsoundProgramError(
         f"an op {found.reason}",

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from dpgraph.capture.joint import Constant, Input, JointGraph, Parameter, Sample, Tangent
+from dpgraph.provenance.experiment import find_contradiction
 from dpgraph.provenance.lattice import (
     PerSample,
     Provenance,
@@ -21,7 +22,7 @@ from dpgraph.provenance.lattice import (
     SummedOverSamples,
     mixes,
 )
-from dpgraph.provenance.registry import Results, Step, find_transfer, size_of
+from dpgraph.provenance.registry import REGISTERED, Results, Step, find_transfer, size_of
 from dpgraph.provenance.rules import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES
 from dpgraph.provenance.scale import find_power
 from dpgraph.torch_compat import tree_leaves
@@ -137,7 +138,11 @@ def _of_operands(step: Step) -> Results:
     if all(isinstance(p, Shared) for p in found):
         return _of_shared(step)
     rule = find_transfer(node.target)
-    return rule(step) if rule is not None else Refused(node, "unknown", "has no transfer rule in dpgraph")
+    if rule is None:
+        return Refused(node, "unknown", "has no transfer rule in dpgraph")
+    claimed = rule(step)
+    contradiction = find_contradiction(step, claimed) if node.target in REGISTERED else None
+    return claimed if contradiction is None else _for_each_result(node, mixes(node, contradiction))
 
 
 def _of_shared(step: Step) -> Results:

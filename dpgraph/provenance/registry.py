@@ -17,7 +17,7 @@ from torch.fx import Node
 from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples, meet, mixes
 from dpgraph.torch_compat import OpOverload, tree_leaves
 
-__all__ = ["Results", "Step", "Transfer", "find_transfer", "size_of", "transfer"]
+__all__ = ["REGISTERED", "Results", "Step", "Transfer", "find_transfer", "size_of", "transfer"]
 
 Results = Provenance | tuple[Provenance, ...]
 
@@ -98,6 +98,8 @@ class Step:
 
 Transfer = Callable[[Step], Results]
 _TRANSFERS: dict[object, Transfer] = {}
+REGISTERED: set[OpOverload] = set()
+"""Operators whose rules came from outside, and are held against an experiment wherever they occur."""
 
 
 def size_of(size: Any) -> sympy.Expr:

@@ -17,6 +17,8 @@ CREATIONS = set(
         "aten.empty.memory_format",
         "aten.empty_like.default",
         "aten.new_empty.default",
+        "aten.new_empty_strided.default",
+        "aten.empty_strided.default",
         "aten.new_full.default",
         "aten.new_zeros.default",
         "aten.rand.default",

@@ -100,6 +100,15 @@ def scan(step: Step) -> Results:
     return (result,) * len(value) if isinstance(value, (tuple, list)) else result
 
 
+@transfer(aten._fft_c2c.default, aten._fft_r2c.default, aten._fft_c2r.default)
+def fourier(step: Step) -> Provenance:
+    """(operand, dims): each value of the result is made of all along `dims`."""
+    found = step.of(step.args[0])
+    if not isinstance(found, PerSample):
+        return step.mixed("transforms it")
+    return found if found.axis not in _dims(step, step.args[1]) else step.mixed("computes along the samples")
+
+
 @transfer(aten.sort.default, aten.cummax.default, aten.cummin.default)
 def sort(step: Step) -> Results:
     """(operand, dim): values and indices."""

@@ -44,6 +44,12 @@ def same(step: Step) -> Provenance:
     return step.of(step.args[0])
 
 
+@transfer(aten.view_as_real.default, aten.view_as_complex.default)
+def parts(step: Step) -> Provenance:
+    """Complex numbers as pairs along a new last axis, and back."""
+    return step.of(step.args[0])
+
+
 @transfer(aten.view.default)
 def view(step: Step) -> Provenance:
     """The samples stay on one axis if, in row-major order, what stands before and after them factorises."""
