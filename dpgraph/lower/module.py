@@ -17,6 +17,7 @@ from dpgraph.lower.reversible import ReversibleChange
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting
+from dpgraph.report.certificate import Certificate, make_certificate
 from dpgraph.report.report import Report, make_report
 from dpgraph.torch_compat import capture_config, compile_separately, mark_batch, tree_map
 
@@ -155,6 +156,19 @@ class DPModule(nn.Module):
             made = make_report(self._held, self._mechanism, self._compiler.options, rewriting)
             self._reported = (rewriting, made)
         return self._reported[1]
+
+    @property
+    def certificate(self) -> Certificate:
+        """What was proved of the graphs captured so far, under which assumptions, and what was taken on trust.
+
+        Raises:
+            ArgumentError: nothing was captured yet.
+        """
+        _ = self.rewriting
+        loss_inside = self._loss_fn is not None
+        return make_certificate(
+            self._mechanism, self._compiler.rewritings, loss_inside=loss_inside, batch_dims=self._batch_dims
+        )
 
     @property
     def graphs(self) -> Mapping[str, torch.fx.Graph]:
