@@ -24,9 +24,9 @@ __all__ = ["Certificate", "CertifiedGraph", "make_certificate"]
 
 CLAIM = (
     "In each graph, the gradient of every trained parameter is a sum over the samples of terms that depend on one "
-    "sample each and on nothing of the others, not on how many there are, nor on a sample's place among them; no buffer is "
-    "written with a value that depends on samples. Each term is weighted so that all parameters' terms of one sample "
-    "together have a norm of at most `sensitivity`."
+    "sample each and on nothing of the others: not on their values, not on how many there are, nor on a sample's place "
+    "among them. No buffer is written with a value that depends on samples. Each term is weighted so that all "
+    "parameters' terms of one sample together have a norm of at most `sensitivity`."
 )
 
 
