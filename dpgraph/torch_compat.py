@@ -86,11 +86,20 @@ def current_fake_mode() -> FakeTensorMode:
 
 
 def decompositions() -> dict[Any, Any]:
-    """Inductor's decompositions, less those that tear a table lookup's gradient into pieces."""
+    """Inductor's decompositions, less those that tear a table lookup's gradient into pieces, and with our own."""
     table = dict(select_decomp_table())
-    for op in (torch.ops.aten.embedding_dense_backward.default,):
-        table.pop(op, None)
-    return table
+    table.pop(torch.ops.aten.embedding_dense_backward.default, None)
+    return {**table, torch.ops.aten._weight_norm_interface_backward.default: _weight_norm_backward}
+
+
+def _weight_norm_backward(
+    grad: Tensor, direction: Tensor, magnitude: Tensor, norms: Tensor, dim: int
+) -> tuple[Tensor, Tensor]:
+    """Gradients of v and g for the weight w = g v / |v|, with |v| over all axes but `dim`."""
+    axes = [i for i in range(grad.ndim) if i != dim % grad.ndim]
+    # dg = <dw, v> / |v|, dv = g / |v| (dw - v dg / |v|)
+    grad_magnitude = (grad * direction).sum(axes, keepdim=True) / norms
+    return magnitude / norms * (grad - direction * (grad_magnitude / norms)), grad_magnitude
 
 
 def symbolic_fake(mode: FakeTensorMode, x: Tensor, dim: int | None) -> Tensor:

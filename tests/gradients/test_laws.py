@@ -241,6 +241,13 @@ LINEAR_CASES = [
     LinearCase(aten.clone.default, (3, 4), lambda g: (g,)),
     LinearCase(torch.ops.prims.convert_element_type.default, (3, 4), lambda g: (g, torch.float64)),
     LinearCase(aten.add.Tensor, (3, 4), lambda g: (g, g)),
+    LinearCase(aten.sub.Tensor, (3, 4), lambda g: (g, 0.25 * g if isinstance(g, Tensor) else scaled(g, 0.25))),
+    LinearCase(aten.mul.Tensor, (3, 1), lambda g: (g, FACTOR)),
+    LinearCase(aten.mul.Tensor, (3, 4), lambda g: (g, FACTOR[0])),
+    LinearCase(aten.div.Tensor, (3, 1), lambda g: (g, FACTOR)),
+    LinearCase(aten.sum.default, (3, 4), lambda g: (g,)),
+    LinearCase(aten.sum.dim_IntList, (3, 4), lambda g: (g, [0])),
+    LinearCase(aten.sum.dim_IntList, (2, 3, 4), lambda g: (g, [-1, 0], True)),
     LinearCase(aten.neg.default, (3, 4), lambda g: (g,)),
     LinearCase(aten.mul.Tensor, (3, 4), lambda g: (g, torch.tensor(2.0, dtype=torch.float64))),
     LinearCase(aten.mul.Tensor, (3, 4), lambda g: (FACTOR, g)),
@@ -270,6 +277,10 @@ LINEAR_CASES = [
     LinearCase(torch.ops.prims.rev.default, (3, 4), lambda g: (g, [1])),
 ]
 FACTOR = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def scaled(gradient: Gradient, c: float) -> Gradient:
+    return tuple(form.scaled(c) for form in gradient)
 
 
 def gradients_of(shape: tuple[int, ...]) -> list[Gradient]:

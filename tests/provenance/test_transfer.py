@@ -181,6 +181,15 @@ PROGRAMS = [
         "softmax backward over samples", "refused", lambda g, y: aten._softmax_backward_data(g, y, 0, g.dtype), X, X
     ),
     program("cumsum", 0, lambda x: x.cumsum(1), X),
+    program("Fourier transform", 0, lambda x: torch.fft.fft2(x, dim=(1, 2)).real, X),
+    program("Fourier transform of reals and back", 0, lambda x: torch.fft.irfft(torch.fft.rfft(x, dim=1), T, dim=1), X),
+    program("Fourier transform over samples", "refused", lambda x: torch.fft.fft(x, dim=0).real, X),
+    program("Fourier transform of a sum", "refused", lambda x: torch.fft.fft(x.sum(0)).real, X),
+    program("complex from pairs", 0, lambda x: torch.view_as_complex(x).abs(), samples(B, T, 2)),
+    program("copy", 0, lambda x, y: torch.ops.aten.copy(x, y), X, samples(B, 1, 1)),
+    program(
+        "memory of its own", "refused", lambda x: x.new_empty_strided((x.shape[0], x.shape[0]), (9, 1)) * x[:, :1, 0], X
+    ),
     program("cumsum over samples", "refused", lambda x: x.cumsum(0), X),
     program("cumprod", 0, lambda x: x.cumprod(1), X),
     program("logcumsumexp", 0, lambda x: x.logcumsumexp(1), X),

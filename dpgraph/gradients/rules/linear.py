@@ -1,7 +1,7 @@
 """How ops that are linear and see no sample carry a per-sample gradient on to the parameter.
 
-A rule is given the gradient, a tuple of forms, in place of the sum that the op got. It returns None for what it does
-not treat; the gradient is then materialised and the op mapped over the samples.
+A rule is given the gradient, a tuple of forms, in place of the sum that the op got. Where it cannot keep the forms it
+materialises them. It returns None for what it does not treat; the op is then mapped over the samples.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,10 +19,12 @@ aten = torch.ops.aten
 prims = torch.ops.prims
 
 
-def _dense(gradient: Gradient, change: Callable[[Tensor], Tensor]) -> Gradient | None:
-    """`change` applied to the stacks [B, *shape], if all forms hold one already."""
-    stacks = [form.g for form in gradient if isinstance(form, Dense)]
-    return tuple(Dense(change(g)) for g in stacks) if len(stacks) == len(gradient) else None
+def _dense(gradient: Gradient, change: Callable[[Tensor], Tensor]) -> Gradient:
+    """`change`, which is linear, applied to the materialised gradients [B, *shape]."""
+    total = gradient[0].materialise()
+    for form in gradient[1:]:
+        total = total + form.materialise()
+    return (Dense(change(total)),)
 
 
 def _matrices(gradient: Gradient, change: Callable[[Outer], Outer]) -> Gradient | None:
@@ -45,6 +47,12 @@ def add(a: Any, b: Any, alpha: float = 1) -> Gradient | None:
     return a + (b if alpha == 1 else tuple(form.scaled(alpha) for form in b))
 
 
+@linear_rule(aten.sub.Tensor)
+def sub(a: Any, b: Any, alpha: float = 1) -> Gradient | None:
+    """The second with a minus sign beside the first."""
+    return add(a, b, -alpha)
+
+
 @linear_rule(aten.neg.default)
 def neg(gradient: Gradient) -> Gradient:
     """-G_b."""
@@ -58,22 +66,34 @@ def mul(a: Any, b: Any) -> Gradient | None:
     if isinstance(factor, tuple):
         return None
     if isinstance(factor, Tensor) and factor.ndim > 0:
-        return _dense(gradient, lambda g: g * factor) if _keeps_shape(gradient, factor) else None
+        return _dense(gradient, lambda g: _aligned(g, factor) * factor)
     return tuple(form.scaled(factor) for form in gradient)
 
 
 @linear_rule(aten.div.Tensor, aten.div.Scalar)
 def div(gradient: Any, divisor: Any) -> Gradient | None:
-    """By a scalar."""
-    if not isinstance(gradient, tuple) or (isinstance(divisor, Tensor) and divisor.ndim > 0):
+    """By a scalar, or element by element."""
+    if not isinstance(gradient, tuple):
         return None
+    if isinstance(divisor, Tensor) and divisor.ndim > 0:
+        return _dense(gradient, lambda g: _aligned(g, divisor) / divisor)
     return tuple(form.scaled(1 / divisor) for form in gradient)
 
 
-def _keeps_shape(gradient: Gradient, factor: Tensor) -> bool:
-    """Whether the factor broadcasts to the gradient's shape, and not the other way round."""
-    shapes = [form.g.shape[1:] for form in gradient if isinstance(form, Dense)]
-    return bool(shapes) and all(len(shape) == factor.ndim and shape == factor.shape for shape in shapes)
+def _aligned(g: Tensor, other: Tensor) -> Tensor:
+    """g [B, *shape] with axes of size 1 behind B for those that `other` has on top of a sample's."""
+    return g.reshape(g.shape[0], *[1] * (other.ndim + 1 - g.ndim), *g.shape[1:])
+
+
+@linear_rule(aten.sum.dim_IntList, aten.sum.default)
+def total(gradient: Gradient, dims: Sequence[int] | None = None, keepdim: bool = False, **dtype: Any) -> Gradient:
+    """Over axes of the gradient: a weight that was broadcast, or divided by its own norm."""
+
+    def change(g: Tensor) -> Tensor:
+        axes = [_stacked(g, d) for d in dims] if dims else list(range(1, g.ndim))
+        return g.sum(axes, keepdim=keepdim, **dtype) if axes else g
+
+    return _dense(gradient, change)
 
 
 @linear_rule(aten.mm.default)
