@@ -98,6 +98,13 @@ def test_ghost_norm_has_the_terms_between_positions():
     torch.testing.assert_close(form.norm_sq(), form.materialise().square().sum((1, 2)))
 
 
+@pytest.mark.parametrize("length", [128, 131])
+def test_ghost_norm_of_a_long_sequence_counts_pairs_twice(length):
+    u, v = torch.randn(2, length, 3, dtype=torch.float64), torch.randn(2, length, 4, dtype=torch.float64)
+    form = Outer(u, v)
+    torch.testing.assert_close(form.norm_sq(), form.materialise().square().sum((1, 2)))
+
+
 def test_uses_of_a_tied_parameter_meet_in_the_norm():
     check_against_loop(Program(lambda m, x: m.layer(torch.tanh(m.layer(x)))), torch.randn(3, 4))
 

@@ -78,10 +78,24 @@ MUTANTS = (
     ),
     guard(
         "no terms between positions in the ghost norm",
-        "gradients/outer.py",
-        "return (gram_u * gram_v).sum((1, 2))",
-        "return (gram_u * gram_v).diagonal(dim1=1, dim2=2).sum(1)",
+        "gradients/gram.py",
+        "return ((u.to(dtype) @ p.mT.to(dtype)) * (v.to(dtype) @ q.mT.to(dtype))).sum((1, 2))",
+        "return ((u.to(dtype) @ p.mT.to(dtype)) * (v.to(dtype) @ q.mT.to(dtype))).diagonal(dim1=1, dim2=2).sum(1)",
         "ghost_norm_has_the_terms_between_positions",
+    ),
+    guard(
+        "pairs across the halves of a sequence counted once",
+        "gradients/gram.py",
+        "return 2 * across + within.sum(1)",
+        "return across + within.sum(1)",
+        "ghost_norm_of_a_long_sequence_counts_pairs_twice",
+    ),
+    guard(
+        "the last position of an odd sequence",
+        "gradients/gram.py",
+        " + 2 * across + gram_dot(last_u, last_u, last_v, last_v)",
+        " + 2 * across",
+        "ghost_norm_of_a_long_sequence_counts_pairs_twice",
     ),
     guard(
         "no cross term of tied uses",

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-__all__ = ["Form", "Gradient", "accumulation_dtype", "mask_samples", "norm_sq", "weighted_sum"]
+__all__ = ["Form", "Gradient", "accumulation_dtype", "mask_samples", "materialise", "norm_sq", "weighted_sum"]
 
 
 class Form(ABC):
@@ -37,6 +37,14 @@ class Form(ABC):
 
 Gradient = tuple[Form, ...]
 """A per-sample gradient as the sum of what the uses of the parameter contribute."""
+
+
+def materialise(gradient: Gradient) -> Tensor:
+    """sum_i G_i,b for every b, [B, *shape]."""
+    total = gradient[0].materialise()
+    for form in gradient[1:]:
+        total = total + form.materialise()
+    return total
 
 
 def norm_sq(gradient: Gradient) -> Tensor:

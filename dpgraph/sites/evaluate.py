@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from dpgraph.capture.joint import JointGraph
 from dpgraph.gradients.fallback import map_over_samples
-from dpgraph.gradients.forms import Form, Gradient
+from dpgraph.gradients.forms import Form, Gradient, materialise
 from dpgraph.gradients.registry import PerSampleTensor
 from dpgraph.gradients.rules import GRADIENT_RULES, LINEAR_RULES
 from dpgraph.provenance.lattice import PerSample
@@ -108,8 +108,7 @@ class SiteFunction:
     def _stack(self, node: Node, value: Any, layout: PerSample | None, num_samples: Any) -> Any:
         """One value a sample, stacked in front; the value itself if all samples share it."""
         if isinstance(value, tuple):
-            forms = [form.materialise() for form in value]
-            return PerSampleTensor(sum(forms[1:], start=forms[0]))
+            return PerSampleTensor(materialise(value))
         found = self.provenance[node]
         if not isinstance(found, PerSample):
             return value

@@ -275,7 +275,23 @@ LINEAR_CASES = [
     LinearCase(aten.select_scatter.default, (4,), lambda g: (zeros(3, 4), g, -2, 1)),
     LinearCase(aten.constant_pad_nd.default, (3, 4), lambda g: (g, [1, 0, 0, 2])),
     LinearCase(torch.ops.prims.rev.default, (3, 4), lambda g: (g, [1])),
+    LinearCase(aten.embedding_dense_backward.default, (3, 4), lambda g: (g, PLACES[0], 3, 1, False)),
+    LinearCase(aten.embedding_dense_backward.default, (2, 3, 4), lambda g: (g, PLACES, 3, -1, False)),
+    LinearCase(aten.embedding_dense_backward.default, (2, 3, 4), lambda g: (g, PLACES, 3, -1, True)),
+    LinearCase(aten.index_put.default, (3, 4), lambda g: (zeros(3, 4), [PLACES[1]], g, True)),
+    LinearCase(aten.index_put.default, (2, 3, 4), lambda g: (zeros(3, 4), [PLACES], g, True)),
+    LinearCase(aten.index_put.default, (3, 2, 2, 3), lambda g: (zeros(3, 2, 4), [None, None, PLACES], g, True)),
+    LinearCase(aten.index_put.default, (2, 2, 3), lambda g: (zeros(2, 4, 4), [None, PLACES, PLACES], g, True)),
+    LinearCase(aten.index_put.default, (2, 3, 3), lambda g: (zeros(4, 3, 4), [PLACES, None, PLACES], g, True)),
+    LinearCase(aten.index_put.default, (2, 3), lambda g: (zeros(4, 3, 4), [None, None, PLACES], g, True)),
+    LinearCase(aten.copy.default, (3, 4), lambda g: (zeros(3, 4), g)),
+    LinearCase(aten.where.self, (3, 4), lambda g: (FACTOR > 0, g, ZERO)),
+    LinearCase(aten.where.self, (3, 4), lambda g: (FACTOR[0] > 0, ZERO, g)),
+    LinearCase(aten.where.self, (4,), lambda g: (FACTOR > 0, g, scaled(g, 2) if isinstance(g, tuple) else 2 * g)),
+    LinearCase(aten.index_put.default, (2, 3), lambda g: (zeros(3, 4), [PLACES, PLACES], g, True)),
 ]
+ZERO = torch.zeros((), dtype=torch.float64)
+PLACES = torch.tensor([[0, 2, 0], [1, 1, 2]])
 FACTOR = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 

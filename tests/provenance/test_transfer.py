@@ -186,6 +186,8 @@ PROGRAMS = [
     program("Fourier transform over samples", "refused", lambda x: torch.fft.fft(x, dim=0).real, X),
     program("Fourier transform of a sum", "refused", lambda x: torch.fft.fft(x.sum(0)).real, X),
     program("complex from pairs", 0, lambda x: torch.view_as_complex(x).abs(), samples(B, T, 2)),
+    program("copy of a sum", "sum", lambda x: torch.ops.aten.copy(torch.zeros(D), x.sum((0, 1))), X),
+    program("copy of a sum to all", "refused", lambda x: torch.ops.aten.copy(torch.zeros_like(x), x.sum((0, 1))), X),
     program("copy", 0, lambda x, y: torch.ops.aten.copy(x, y), X, samples(B, 1, 1)),
     program(
         "memory of its own", "refused", lambda x: x.new_empty_strided((x.shape[0], x.shape[0]), (9, 1)) * x[:, :1, 0], X

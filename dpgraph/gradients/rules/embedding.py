@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpgraph.gradients.forms import Form
-from dpgraph.gradients.registry import PerSampleTensor, gradient_rule
+from dpgraph.gradients.dense import Dense
+from dpgraph.gradients.forms import Form, Gradient, materialise
+from dpgraph.gradients.registry import PerSampleTensor, gradient_rule, linear_rule
 from dpgraph.gradients.rows import Rows
 
 aten = torch.ops.aten
@@ -46,3 +47,31 @@ def index_put(
         return None
     rows = rows.flatten(1) if rows.ndim > 1 else rows.unsqueeze(1)
     return Rows(rows % zeros.shape[0], v.reshape(*rows.shape, v.shape[-1]), zeros.shape[0])
+
+
+@linear_rule(aten.embedding_dense_backward.default)
+def embedding_of_shared(
+    gradient: Gradient, indices: Tensor, num_rows: int, padding: int, by_count: bool
+) -> Gradient | None:
+    """A table that all samples read at the same indices, such as one of relative positions, after their sum."""
+    form = embedding(PerSampleTensor(materialise(gradient)), indices, num_rows, padding, by_count)
+    return (form,) if isinstance(form, Form) else None
+
+
+@linear_rule(aten.index_put.default)
+def index_put_of_shared(
+    zeros: Tensor, indices: Sequence[Any], gradient: Any, accumulate: bool = False
+) -> Gradient | None:
+    """The same for a table that was read as table[index], or table[:, i, j]."""
+    if not isinstance(gradient, tuple):
+        return None
+    g = materialise(gradient)
+    form = index_put(zeros, indices, PerSampleTensor(g), accumulate)
+    if isinstance(form, Form):
+        return (form,)
+    used = [i for i, index in enumerate(indices) if index is not None]
+    adjacent = used == list(range(used[0], used[-1] + 1))
+    rank = zeros.ndim - len(used) + max(indices[i].ndim for i in used)
+    if not adjacent or g.ndim != 1 + rank:
+        return None
+    return (Dense(aten.index_put(zeros.expand(g.shape[0], *zeros.shape), [None, *indices], g, accumulate)),)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dpgraph.gradients.dense import Dense
-from dpgraph.gradients.forms import Gradient
+from dpgraph.gradients.forms import Gradient, materialise
 from dpgraph.gradients.outer import Outer
 from dpgraph.gradients.registry import linear_rule
 
@@ -21,10 +21,7 @@ prims = torch.ops.prims
 
 def _dense(gradient: Gradient, change: Callable[[Tensor], Tensor]) -> Gradient:
     """`change`, which is linear, applied to the materialised gradients [B, *shape]."""
-    total = gradient[0].materialise()
-    for form in gradient[1:]:
-        total = total + form.materialise()
-    return (Dense(change(total)),)
+    return (Dense(change(materialise(gradient))),)
 
 
 def _matrices(gradient: Gradient, change: Callable[[Outer], Outer]) -> Gradient | None:
@@ -37,6 +34,20 @@ def _matrices(gradient: Gradient, change: Callable[[Outer], Outer]) -> Gradient 
 def same(gradient: Gradient, *args: Any, **kwargs: Any) -> Gradient:
     """Copies and casts: the sum is cast at the end, to the dtype of the parameter's gradient."""
     return gradient
+
+
+@linear_rule(aten.copy.default)
+def copy(into: Any, gradient: Any) -> Gradient | None:
+    """Into memory of the same shape."""
+    return gradient if isinstance(gradient, tuple) and not isinstance(into, tuple) else None
+
+
+@linear_rule(aten.where.self)
+def where(condition: Tensor, a: Any, b: Any) -> Gradient:
+    """Elements of a gradient where a condition on none of the samples holds, of another one or zero elsewhere."""
+    kept = _dense(a, lambda g: torch.where(condition, _aligned(g, condition), 0)) if isinstance(a, tuple) else ()
+    other = _dense(b, lambda g: torch.where(condition, 0, _aligned(g, condition))) if isinstance(b, tuple) else ()
+    return kept + other
 
 
 @linear_rule(aten.add.Tensor)

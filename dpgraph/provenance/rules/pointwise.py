@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from dpgraph.provenance.lattice import Provenance, SamplePosition, Shared, SummedOverSamples
-from dpgraph.provenance.registry import Step, transfer
+from dpgraph.provenance.registry import Results, Step, transfer
 
 aten = torch.ops.aten
 prims = torch.ops.prims
@@ -24,7 +24,7 @@ ADDITIVE = {aten.add.Tensor, aten.sub.Tensor}
 POSITION_KEEPING = {prims.convert_element_type.default, aten.clone.default}
 
 
-@transfer(torch.Tag.pointwise, *POSITION_KEEPING, aten.copysign.Tensor, aten.copy.default)
+@transfer(torch.Tag.pointwise, *POSITION_KEEPING, aten.copysign.Tensor)
 def pointwise(step: Step) -> Provenance:
     """Operands are aligned at the last axis; all per-sample operands must agree on the axis."""
     operands = step.tensors
@@ -36,6 +36,16 @@ def pointwise(step: Step) -> Provenance:
     rank = len(step.out_shape)
     agreed = step.agreed(operands, [rank - len(step.shape(x)) for x in operands])
     return agreed if agreed is not None else Shared()
+
+
+@transfer(aten.copy.default)
+def copy(step: Step) -> Results:
+    """(into, source): the source in the shape of the first, of which nothing is left."""
+    into, source = step.args[:2]
+    found = step.of(source)
+    if isinstance(found, SummedOverSamples) and step.shape(into) == step.shape(source):
+        return found
+    return pointwise(step)
 
 
 def _of_sums(step: Step, operands: list[Node]) -> Provenance:
