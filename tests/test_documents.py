@@ -1,7 +1,9 @@
 """The Python in README.md and in docs/ runs, and their links lead somewhere."""
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -26,10 +28,11 @@ def blocks(path: Path) -> list[tuple[int, str]]:
         if blocks(path)
     ],
 )
-def test_python_in_documents_runs(path):
-    names: dict[str, object] = {"__name__": "document"}
+def test_python_in_documents_runs(path, monkeypatch):
+    document = ModuleType("document")
+    monkeypatch.setitem(sys.modules, "document", document)
     for line, code in blocks(path):
-        exec(compile("\n" * line + code, str(path), "exec"), names)
+        exec(compile("\n" * line + code, str(path), "exec"), vars(document))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=TITLES)

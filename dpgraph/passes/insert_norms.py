@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dpgraph.capture.joint import JointGraph
-from dpgraph.gradients.forms import norm_sq
+from dpgraph.gradients.forms import Gradient, norm_sq
 from dpgraph.graphs.splice import splice
 from dpgraph.sites.evaluate import SiteFunction
 
@@ -15,20 +15,25 @@ __all__ = ["insert_norms"]
 
 def insert_norms(
     joint: JointGraph, sites: Sequence[SiteFunction], group_of: Mapping[str, int], num_groups: int
-) -> tuple[JointGraph, str]:
+) -> tuple[JointGraph, str, Mapping[str, Gradient]]:
     """Add the norms [B, K] of the samples' gradients over the parameters of each of the K groups.
 
     Each is scaled by the sample's loss scale, which the probe [B, K] carries: 1 for a sum over the samples, the
     number of samples for a mean, 0 for a row that is padding.
 
     Returns:
-        The new graph, and the name of the node of the norms.
+        The new graph, the name of the node of the norms, and each parameter's per-sample gradient, on fake values.
     """
     new = joint.copy()
     squares = []
+    gradients: dict[str, Gradient] = {}
     for site in sites:
-        operands = [new.nodes[name] for name in site.operands]
-        squares.append(splice(new.graph, lambda *values, site=site: norm_sq(site(*values)), operands))
+
+        def squared(*values: Tensor, site: SiteFunction = site) -> Tensor:
+            gradients[site.site.parameter] = gradient = site(*values)
+            return norm_sq(gradient)
+
+        squares.append(splice(new.graph, squared, [new.nodes[name] for name in site.operands]))
     columns = [group_of[site.site.parameter] for site in sites]
 
     def norms(probe: Tensor, *squares: Tensor) -> Tensor:
@@ -43,6 +48,5 @@ def insert_norms(
         ]
         return torch.stack(totals, dim=1).clamp_min(0).sqrt() * probe.to(dtype)
 
-    return new, splice(
-        new.graph, norms, [new.graph.find_nodes(op="placeholder", target=joint.nodes[joint.probe].target)[0], *squares]
-    ).name
+    inserted = splice(new.graph, norms, [new.nodes[joint.probe], *squares])
+    return new, inserted.name, gradients

@@ -31,11 +31,13 @@ class Rewriting:
     Attributes:
         stages: the joint graph after each pass, by the pass's name, in order.
         sites: where the samples disappeared.
+        forms: for each parameter with a site, the kinds of forms that its per-sample gradient is the sum of.
         returned: provenance of the values that the captured graph returns, in order.
     """
 
     stages: Mapping[str, JointGraph]
     sites: tuple[Site, ...]
+    forms: Mapping[str, tuple[str, ...]]
     returned: tuple[Provenance, ...]
 
     @property
@@ -64,7 +66,7 @@ def rewrite(captured: JointGraph, mechanism: Mechanism, options: CompileOptions)
     choose = plan_forms(options)
     functions = [SiteFunction(captured, provenance, site, choose) for site in sites]
 
-    with_norms, norms = insert_norms(captured, functions, group_of, mechanism.num_groups)
+    with_norms, norms, gradients = insert_norms(captured, functions, group_of, mechanism.num_groups)
     with_factors, weights = insert_clip_factors(with_norms, norms, mechanism.clipping, mechanism.max_group_norm)
     with_sums = insert_weighted_sums(with_factors, functions, group_of, weights)
     pruned = prune(with_sums, trained)
@@ -75,7 +77,8 @@ def rewrite(captured: JointGraph, mechanism: Mechanism, options: CompileOptions)
         "insert_weighted_sums": with_sums,
         "prune": pruned,
     }
-    return Rewriting(MappingProxyType(stages), sites, tuple(_returned(captured, provenance)))
+    forms = {name: tuple(type(form).__name__ for form in gradient) for name, gradient in gradients.items()}
+    return Rewriting(MappingProxyType(stages), sites, MappingProxyType(forms), tuple(_returned(captured, provenance)))
 
 
 def _returned(captured: JointGraph, provenance: Mapping[Node, Results]) -> Iterator[Provenance]:

@@ -39,7 +39,7 @@ def same(gradient: Gradient, *args: Any, **kwargs: Any) -> Gradient:
 @linear_rule(aten.copy.default)
 def copy(into: Any, gradient: Any) -> Gradient | None:
     """Into memory of the same shape."""
-    return gradient if isinstance(gradient, tuple) and not isinstance(into, tuple) else None
+    return gradient if isinstance(gradient, tuple) else None
 
 
 @linear_rule(aten.where.self)

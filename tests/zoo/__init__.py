@@ -1,0 +1,1 @@
+"""Many architectures as they are, each against a loop over its samples."""
