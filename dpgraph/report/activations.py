@@ -1,8 +1,7 @@
 """How many bytes a joint graph's forward keeps for its backward."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,30 +14,60 @@ from dpgraph.torch_compat import partition
 __all__ = ["saved_activations"]
 
 
-def saved_activations(joint: JointGraph, *, memory_budget: float) -> Mapping[str, int]:
+def saved_activations(joint: JointGraph, *, memory_budget: float | None) -> Mapping[str, int]:
     """Bytes that stay alive from forward to backward, by the module that computed them.
 
-    The graph is partitioned as it is for running. Inputs and parameters are not counted: they are alive anyway. Values
-    that share storage count once. Symbolic sizes are taken as they were at capture.
+    Inputs and parameters are not counted: they are alive anyway. Values that share storage count once. Symbolic sizes
+    are taken as they were at capture.
+
+    Args:
+        joint: the graph.
+        memory_budget: it is partitioned as it is for running, with this budget; None: as autograd would, where the
+            backward reads what the forward computed and nothing is computed again.
 
     Returns:
         module name -> bytes, in the order of the forward; "" is the model itself.
     """
-    graph = joint.copy().graph
-    module = GraphModule(joint.module, graph)
-    forward, _ = partition(module, [], num_fwd_outputs=joint.num_forward_outputs, memory_budget=memory_budget)
-    (returned,) = forward.graph.output_node().args
-    saved: list[Any] = list(returned)[joint.num_forward_outputs :]  # type: ignore[arg-type]
+    saved = _read_by_backward(joint) if memory_budget is None else _kept_by_partition(joint, memory_budget)
     sizes: dict[str, int] = {}
-    seen = {_storage(node) for node in forward.graph.find_nodes(op="placeholder")}
+    seen = {_storage(node) for node in joint.graph.find_nodes(op="placeholder")}
     for node in saved:
-        value = node.meta.get("val") if isinstance(node, Node) else None
+        value = node.meta.get("val")
         if isinstance(value, Tensor) and _storage(node) not in seen:
             seen.add(_storage(node))
             name = find_module(node) or ""
             sizes[name] = sizes.get(name, 0) + _bytes(value)
-    order = {name: i for i, name in enumerate(dict.fromkeys(find_module(n) or "" for n in forward.graph.nodes))}
+    order = {name: i for i, name in enumerate(dict.fromkeys(find_module(n) or "" for n in joint.graph.nodes))}
     return MappingProxyType(dict(sorted(sizes.items(), key=lambda item: order.get(item[0], 0))))
+
+
+def _kept_by_partition(joint: JointGraph, memory_budget: float) -> list[Node]:
+    """What the partitioner lets the forward return on top of its own outputs."""
+    module = GraphModule(joint.module, joint.copy().graph)
+    forward, _ = partition(module, [], num_fwd_outputs=joint.num_forward_outputs, memory_budget=memory_budget)
+    (returned,) = forward.graph.output_node().args
+    assert isinstance(returned, (tuple, list))
+    return [x for x in returned[joint.num_forward_outputs :] if isinstance(x, Node)]
+
+
+def _read_by_backward(joint: JointGraph) -> list[Node]:
+    """Values that the forward's outputs are made of and something else reads too."""
+    outputs, n = joint.outputs, joint.num_forward_outputs
+    forward = _needed_for(x for x in outputs[:n] if x is not None)
+    backward = _needed_for(x for x in outputs[n:] if x is not None) - forward
+    read = {operand for node in backward for operand in node.all_input_nodes}
+    read |= {x for x in outputs[n:] if x is not None}
+    return [node for node in joint.graph.nodes if node in read and node in forward and node.op != "placeholder"]
+
+
+def _needed_for(outputs: Iterable[Node]) -> set[Node]:
+    needed, todo = set[Node](), list(outputs)
+    while todo:
+        node = todo.pop()
+        if node not in needed:
+            needed.add(node)
+            todo += node.all_input_nodes
+    return needed
 
 
 def _storage(node: Node) -> int:

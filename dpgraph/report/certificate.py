@@ -77,7 +77,7 @@ class Certificate:
         """The certificate as a JSON object."""
         return json.dumps(asdict(self), indent=2)
 
-    def __str__(self) -> str:
+    def __rich__(self) -> Table:
         table = Table(title="certificate", title_justify="left", show_header=False, show_lines=True)
         table.add_row("proved", self.claim)
         table.add_row("about", "\n".join(f"{g.digest[:16]}  {g.num_operators} operators" for g in self.graphs) or "-")
@@ -86,8 +86,11 @@ class Certificate:
         table.add_row("assumed", "\n".join(f"- {x}" for x in self.assumptions))
         table.add_row("trusted", "\n".join(f"- {x}" for x in self.trusted) or "nothing")
         table.add_row("by", ", ".join(f"{name} {v}" for name, v in self.versions.items()))
+        return table
+
+    def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=100)
-        console.print(table)
+        console.print(self)
         written: str = console.file.getvalue()  # type: ignore[attr-defined]
         return "\n".join(line.rstrip() for line in written.splitlines())
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from torch import nn
 
@@ -14,7 +14,7 @@ from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting
 from dpgraph.report.activations import saved_activations
 
-__all__ = ["Comparison", "Report", "make_report"]
+__all__ = ["Comparison", "Report", "Saved", "make_report"]
 
 ADAM_MOMENTS = 2
 
@@ -33,15 +33,29 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """Bytes that the forward keeps for the backward.
+
+    Attributes:
+        total: of all modules.
+        by_module: by module name; "" is the model itself.
+    """
+
+    total: Comparison
+    by_module: Mapping[str, Comparison]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What is trained, and what pruning and rewriting saved, at the sizes of the newest capture.
 
     Attributes:
         mode: what was asked for.
         trained_parameters, all_parameters: numbers of elements.
-        saved_activations: bytes that the forward keeps for the backward; full is the graph as captured, in which every
-            parameter gets an ordinary gradient.
-        saved_by_module: the same by module name; "" is the model itself.
+        saved_activations: as the graphs run, where the partitioner recomputes what is cheap; full is the graph as
+            captured, in which every parameter gets an ordinary gradient.
+        saved_without_recomputation: the same for autograd's way of saving: what the backward reads, and nothing
+            computed again. The difference between the two is what recomputation hides of a mode's savings.
         gradients: bytes of all `p.grad`.
         optimizer_state: bytes of two moments for each trained parameter (Adam).
         all_reduce: bytes that one step of data-parallel training sends from each worker: the gradients.
@@ -50,8 +64,8 @@ class Report:
     mode: str
     trained_parameters: int
     all_parameters: int
-    saved_activations: Comparison
-    saved_by_module: Mapping[str, Comparison]
+    saved_activations: Saved
+    saved_without_recomputation: Saved
     gradients: Comparison
     optimizer_state: Comparison
     all_reduce: Comparison
@@ -65,11 +79,12 @@ class Report:
         """The report as a JSON object; sizes in bytes."""
         return json.dumps({**asdict(self), "trained_share": self.trained_share}, indent=2)
 
+    def __rich__(self) -> Group:
+        return Group(self._summary(), self._modules())
+
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=100)
-        console.print(self._summary())
-        if self.saved_by_module:
-            console.print(self._modules())
+        console.print(self)
         written: str = console.file.getvalue()  # type: ignore[attr-defined]
         return "\n".join(line.rstrip() for line in written.splitlines())
 
@@ -82,7 +97,8 @@ class Report:
         for name in ("", "full fine-tuning", "as compiled", "full / compiled"):
             table.add_column(name, justify="left" if not name else "right")
         rows = {
-            "saved activations": self.saved_activations,
+            "saved activations": self.saved_activations.total,
+            "  if nothing were recomputed": self.saved_without_recomputation.total,
             "gradients": self.gradients,
             "optimizer state (Adam)": self.optimizer_state,
             "all-reduce a step": self.all_reduce,
@@ -92,20 +108,22 @@ class Report:
         return table
 
     def _modules(self) -> Table:
-        table = Table(title="saved activations by module", title_justify="left")
-        for name in ("module", "full fine-tuning", "as compiled"):
-            table.add_column(name, justify="left" if name == "module" else "right")
-        for name, row in self.saved_by_module.items():
-            table.add_row(name or "(the model itself)", _readable(row.full), _readable(row.compiled))
+        table = Table(title="saved activations by module (full fine-tuning, as compiled)", title_justify="left")
+        table.add_column("module")
+        for name in ("full", "compiled", "full, nothing recomputed", "compiled, nothing recomputed"):
+            table.add_column(name, justify="right")
+        as_run, as_autograd = self.saved_activations.by_module, self.saved_without_recomputation.by_module
+        nothing = Comparison(0, 0)
+        for name in dict.fromkeys([*as_autograd, *as_run]):
+            sizes = (as_run.get(name, nothing), as_autograd.get(name, nothing))
+            table.add_row(
+                name or "(the model itself)", *(_readable(x) for row in sizes for x in (row.full, row.compiled))
+            )
         return table
 
 
 def make_report(model: nn.Module, mechanism: Mechanism, options: CompileOptions, rewriting: Rewriting) -> Report:
     """Partition the captured graph and the rewritten one, and compare them."""
-    captured, pruned = rewriting.stages["captured"], rewriting.stages["prune"]
-    before = saved_activations(captured, memory_budget=options.memory_budget)
-    after = saved_activations(pruned, memory_budget=options.memory_budget)
-    names = list(before) + [name for name in after if name not in before]
     sizes = {name: p.numel() * p.element_size() for name, p in model.named_parameters()}
     counts = {name: p.numel() for name, p in model.named_parameters()}
     gradients = Comparison(sum(sizes.values()), sum(sizes[name] for name in mechanism.trained))
@@ -113,12 +131,20 @@ def make_report(model: nn.Module, mechanism: Mechanism, options: CompileOptions,
         mode=mechanism.mode,
         trained_parameters=sum(counts[name] for name in mechanism.trained),
         all_parameters=sum(counts.values()),
-        saved_activations=Comparison(sum(before.values()), sum(after.values())),
-        saved_by_module={name: Comparison(before.get(name, 0), after.get(name, 0)) for name in names},
+        saved_activations=_compare_saved(rewriting, options.memory_budget),
+        saved_without_recomputation=_compare_saved(rewriting, None),
         gradients=gradients,
         optimizer_state=Comparison(ADAM_MOMENTS * gradients.full, ADAM_MOMENTS * gradients.compiled),
         all_reduce=gradients,
     )
+
+
+def _compare_saved(rewriting: Rewriting, memory_budget: float | None) -> Saved:
+    before, after = (
+        saved_activations(rewriting.stages[stage], memory_budget=memory_budget) for stage in ("captured", "prune")
+    )
+    by_module = {name: Comparison(before.get(name, 0), after.get(name, 0)) for name in dict.fromkeys([*before, *after])}
+    return Saved(Comparison(sum(before.values()), sum(after.values())), by_module)
 
 
 def _readable(num_bytes: int) -> str:
