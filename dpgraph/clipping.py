@@ -19,7 +19,7 @@ class ClippingFunction(Protocol):
     """
 
     def factor(self, norm: Tensor, max_norm: float) -> Tensor:
-        """Clip factors, of the shape of `norm`, all >= 0 and finite."""
+        """Clip factors, of the shape of `norm` ([B], or [B, K] with one column a group), all >= 0 and finite."""
 
     def bound(self, max_norm: float) -> float:
         """The largest norm of a clipped gradient."""
@@ -43,13 +43,24 @@ class AutoS:
 class AutoV:
     """R / n: every sample contributes norm R (Bu et al. 2023, arXiv:2206.07136, section 3).
 
-    norm 0: factor 0.
+    norm 0: factor 0. So is that of a group whose norm is rounding noise beside the sample's largest group: some
+    gradients are zero in exact arithmetic (that of a key's bias under softmax), and 1 / n would blow up the noise to
+    norm R, in a direction that the rounding of a whole batch decides. Where all trained parameters together have no
+    gradient, or where the noise is that of half precision, it cannot be told apart: there AUTO-S is the safer choice,
+    whose stability constant keeps rounding as small as it is.
     """
+
+    # In units of the dtype's rounding error; sums of many terms gather some.
+    noise = 16
 
     def factor(self, norm: Tensor, max_norm: float) -> Tensor:
         # n below the smallest normal number would give an infinite factor
-        tiny = torch.finfo(norm.dtype).tiny
-        return torch.where(norm > tiny * max(1.0, max_norm), max_norm / norm.clamp_min(tiny), 0)
+        info = torch.finfo(norm.dtype)
+        threshold: Tensor | float = info.tiny * max(1.0, max_norm)
+        if norm.ndim > 1:
+            largest = torch.where(torch.isfinite(norm), norm, 0).amax(-1, keepdim=True)
+            threshold = (self.noise * info.eps * largest).clamp_min(threshold)
+        return torch.where(norm > threshold, max_norm / norm.clamp_min(info.tiny), 0)
 
     def bound(self, max_norm: float) -> float:
         return max_norm

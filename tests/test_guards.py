@@ -197,6 +197,13 @@ def test_clipping_functions_keep_their_bound_from_nothing_to_the_largest_norm(na
     assert CLIPPING_FUNCTIONS["abadi"].factor(torch.tensor([0.5]), 1.0).item() == 1
 
 
+def test_auto_v_does_not_blow_up_rounding_noise():
+    norms = torch.tensor([[3.0, 1e-8, 1e-4], [math.inf, 2.0, 1e-9], [0.0, 0.0, 0.0]])
+    factors = CLIPPING_FUNCTIONS["auto-v"].factor(norms, 1.0)
+    assert (factors > 0).tolist() == [[True, False, True], [False, True, False], [False, False, False]]
+    assert factors[0, 2].item() == pytest.approx(1e4)
+
+
 def test_groups_share_the_bound():
     module = private(nn.Linear(4, 3), grouping="per-param", clipping="auto-v", max_grad_norm=2.0)
     module(torch.randn(1, 4)).sum().backward()

@@ -205,9 +205,16 @@ MUTANTS = (
     guard(
         "auto-v at norm 0",
         "clipping.py",
-        "torch.where(norm > tiny * max(1.0, max_norm), max_norm / norm.clamp_min(tiny), 0)",
-        "max_norm / norm.clamp_min(tiny)",
+        "torch.where(norm > threshold, max_norm / norm.clamp_min(info.tiny), 0)",
+        "max_norm / norm.clamp_min(info.tiny)",
         "clipping_functions_keep_their_bound_from_nothing_to_the_largest_norm",
+    ),
+    guard(
+        "rounding noise blown up by auto-v",
+        "clipping.py",
+        "threshold = (self.noise * info.eps * largest).clamp_min(threshold)",
+        "pass",
+        "auto_v_does_not_blow_up_rounding_noise",
     ),
     guard(
         "auto-s without its stability constant",

@@ -295,9 +295,11 @@ def _randn(*shape: int) -> Callable[[int], Tensor]:
     return lambda n: torch.randn(n, *shape)
 
 
-def _learns_no_features(model: nn.Module) -> None:
-    """In training these models set `requires_grad` on an activation, which is no part of a graph."""
+def _without_side_effects(model: nn.Module) -> None:
+    """In training these models set `requires_grad` on an activation, and their first call installs hooks."""
     next(m for m in model.modules() if hasattr(m, "_requires_grad"))._requires_grad = False
+    with torch.no_grad():
+        model(torch.zeros(1, 320))
 
 
 def _architectures() -> Iterator[Architecture]:
@@ -309,7 +311,8 @@ def _architectures() -> Iterator[Architecture]:
         return Architecture(name, _made(name, settings, **more), batch, squares)
 
     for name, settings in ENCODERS.items():
-        yield entry(f"{name}ForSequenceClassification", {**TEXT, **settings}, ids if name == "FNet" else text)
+        unlimited = {k: v for k, v in TEXT.items() if k != "max_position_embeddings" or name != "XLNet"}
+        yield entry(f"{name}ForSequenceClassification", {**unlimited, **settings}, ids if name == "FNet" else text)
     for name, settings in DECODERS.items():
         yield entry(f"{name}ForCausalLM", {**CAUSAL, **settings}, ids if name == "Rwkv" else text)
     for name, settings in HEADS.items():
@@ -325,7 +328,7 @@ def _architectures() -> Iterator[Architecture]:
         yield entry(f"{name}ForImageClassification", TWO_TOWERS, _batch(pixel_values=_randn(3, 16, 16)))
     waves = _batch(input_values=_randn(320))
     for name in ("Wav2Vec2", "Hubert", "WavLM", "UniSpeechSat"):
-        yield entry(f"{name}ForSequenceClassification", WAVES, waves, prepare=_learns_no_features)
+        yield entry(f"{name}ForSequenceClassification", WAVES, waves, prepare=_without_side_effects)
     spectrogram = {**PATCHES, "frequency_stride": 4, "time_stride": 4, "max_length": 16, "num_mel_bins": 8}
     yield entry("ASTForAudioClassification", spectrogram, _batch(input_values=_randn(16, 8)))
     yield entry("WhisperForAudioClassification", SPEECH, _batch(input_features=_randn(8, 20)))
