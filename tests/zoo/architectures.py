@@ -81,6 +81,8 @@ ENCODERS: Mapping[str, Settings] = {
         "pad_index": 1,
     },
 }
+# What these configurations refuse to be told.
+WITHOUT = {"XLNet": ("max_position_embeddings",), "Funnel": ("num_hidden_layers",)}
 CAUSAL: Settings = {
     **TEXT,
     "num_attention_heads": 4,
@@ -311,8 +313,8 @@ def _architectures() -> Iterator[Architecture]:
         return Architecture(name, _made(name, settings, **more), batch, squares)
 
     for name, settings in ENCODERS.items():
-        unlimited = {k: v for k, v in TEXT.items() if k != "max_position_embeddings" or name != "XLNet"}
-        yield entry(f"{name}ForSequenceClassification", {**unlimited, **settings}, ids if name == "FNet" else text)
+        shared = {k: v for k, v in TEXT.items() if k not in WITHOUT.get(name, ())}
+        yield entry(f"{name}ForSequenceClassification", {**shared, **settings}, ids if name == "FNet" else text)
     for name, settings in DECODERS.items():
         yield entry(f"{name}ForCausalLM", {**CAUSAL, **settings}, ids if name == "Rwkv" else text)
     for name, settings in HEADS.items():
