@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from dpgraph.provenance.lattice import PerSample, Provenance, Shared, SummedOverSamples
+from dpgraph.provenance.lattice import PerSample, Provenance, SummedOverSamples
 from dpgraph.provenance.registry import Results, Step, size_of
 from dpgraph.torch_compat import tree_map, unset_fake_temporarily
 
@@ -100,7 +100,7 @@ class _Experiment:
 
     def _with(self, x: Node, changed: tuple[int, ...]) -> Tensor:
         found = self.step.of(x)
-        if isinstance(found, Shared) or not isinstance(found, PerSample):
+        if not isinstance(found, PerSample):
             return self.base[x]
         value = self.base[x].clone()
         for i in self._places(value.shape[found.axis], int(found.inner), changed):

@@ -1,14 +1,12 @@
 """What was proved of a module, about which graphs, and what was taken on trust."""
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.fx import Graph, Node
@@ -18,6 +16,7 @@ from dpgraph.clipping import CLIPPING_FUNCTIONS
 from dpgraph.mechanism import Mechanism
 from dpgraph.passes.pipeline import Rewriting
 from dpgraph.provenance.registry import REGISTERED
+from dpgraph.report.text import as_text
 from dpgraph.torch_compat import tree_leaves
 
 __all__ = ["Certificate", "CertifiedGraph", "make_certificate"]
@@ -89,10 +88,7 @@ class Certificate:
         return table
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=100)
-        console.print(self)
-        written: str = console.file.getvalue()  # type: ignore[attr-defined]
-        return "\n".join(line.rstrip() for line in written.splitlines())
+        return as_text(self)
 
 
 def make_certificate(

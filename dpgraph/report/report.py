@@ -1,11 +1,10 @@
 """The report on what a mode trains and what the rewriting saved."""
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from torch import nn
 
@@ -13,6 +12,7 @@ from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting
 from dpgraph.report.activations import saved_activations
+from dpgraph.report.text import as_text
 
 __all__ = ["Comparison", "Report", "Saved", "make_report"]
 
@@ -83,10 +83,7 @@ class Report:
         return Group(self._summary(), self._modules())
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=100)
-        console.print(self)
-        written: str = console.file.getvalue()  # type: ignore[attr-defined]
-        return "\n".join(line.rstrip() for line in written.splitlines())
+        return as_text(self)
 
     def _summary(self) -> Table:
         table = Table(
