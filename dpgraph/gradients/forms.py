@@ -1,13 +1,26 @@
 """What a form of per-sample gradients can do, whatever it is made of."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-__all__ = ["Form", "Gradient", "accumulation_dtype", "mask_samples", "materialise", "norm_sq", "weighted_sum"]
+__all__ = [
+    "Form",
+    "Gradient",
+    "accumulation_dtype",
+    "mask_samples",
+    "materialise",
+    "norm_sq",
+    "tensors_of",
+    "weighted_sum",
+    "with_tensors",
+]
 
 
+@dataclass(frozen=True, slots=True)
 class Form(ABC):
     """Per-sample gradients G_b of one parameter, b = 1..B, all of one shape [*shape], not necessarily held.
 
@@ -63,6 +76,21 @@ def weighted_sum(gradient: Gradient, w: Tensor) -> Tensor:
     for form in gradient[1:]:
         total = total + form.weighted_sum(w)
     return total
+
+
+def tensors_of(gradient: Gradient) -> list[Tensor]:
+    """The tensors that the forms hold, in order."""
+    return [getattr(form, name) for form in gradient for name in _tensor_fields(form)]
+
+
+def with_tensors(gradient: Gradient, tensors: Iterable[Tensor]) -> Gradient:
+    """The same forms of other tensors, in the order of `tensors_of`."""
+    left = iter(tensors)
+    return tuple(replace(form, **{name: next(left) for name in _tensor_fields(form)}) for form in gradient)
+
+
+def _tensor_fields(form: Form) -> list[str]:
+    return [field.name for field in fields(form) if isinstance(getattr(form, field.name), Tensor)]
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
 from torch.fx import Graph, Node
 
 from dpgraph.torch_compat import FakeTensor, trace, tree_leaves
@@ -11,16 +10,16 @@ from dpgraph.torch_compat import FakeTensor, trace, tree_leaves
 __all__ = ["splice"]
 
 
-def splice(graph: Graph, function: Callable[..., Tensor], operands: Sequence[Node]) -> Node:
+def splice(graph: Graph, function: Callable[..., Any], operands: Sequence[Node]) -> list[Node]:
     """Insert `function(*operands)` right after the last of its operands.
 
     Args:
         graph: the graph that is being built.
-        function: plain torch code on the operands' values.
+        function: plain torch code on the operands' values, whose result is a tensor or several.
         operands: nodes of the graph, tensors all.
 
     Returns:
-        The node of the result.
+        The nodes of the results.
     """
     values = [x.meta["val"] for x in operands]
     assert all(isinstance(v, FakeTensor) for v in values), "operands need fake values"
@@ -37,6 +36,4 @@ def splice(graph: Graph, function: Callable[..., Tensor], operands: Sequence[Nod
             assert node.op == "call_function", f"{node.op} {node.target} cannot be spliced"
             copies[node] = graph.node_copy(node, copies.__getitem__)
             graph.inserting_after(copies[node]).__enter__()
-    (result,) = tree_leaves(traced.graph.output_node().args)
-    inserted: Node = copies[result]
-    return inserted
+    return [copies[result] for result in tree_leaves(traced.graph.output_node().args)]

@@ -27,8 +27,8 @@ def insert_clip_factors(
         return torch.where(torch.isfinite(norms), factors, 0)
 
     node = new.nodes[norms]
-    inserted = splice(new.graph, weights, [node, new.nodes[joint.probe]])
+    (inserted,) = splice(new.graph, weights, [node, new.nodes[joint.probe]])
     probe = new.nodes[joint.probe].meta["val"]
-    released = splice(new.graph, lambda norms: norms.to(probe.dtype, copy=True), [node])
+    (released,) = splice(new.graph, lambda norms: norms.to(probe.dtype, copy=True), [node])
     new.set_outputs({joint.probe_gradient: released})
     return new, inserted.name

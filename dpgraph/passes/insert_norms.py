@@ -1,40 +1,38 @@
 """Pass: compute every sample's gradient norm, one for each group of parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from dpgraph.capture.joint import JointGraph
-from dpgraph.gradients.forms import Gradient, norm_sq
+from dpgraph.gradients.forms import norm_sq
 from dpgraph.graphs.splice import splice
-from dpgraph.sites.evaluate import SiteFunction
+from dpgraph.sites.gradient import PerSampleGradient
 
 __all__ = ["insert_norms"]
 
 
 def insert_norms(
-    joint: JointGraph, sites: Sequence[SiteFunction], group_of: Mapping[str, int], num_groups: int
-) -> tuple[JointGraph, str, Mapping[str, Gradient]]:
+    joint: JointGraph, gradients: Mapping[str, PerSampleGradient], group_of: Mapping[str, int], num_groups: int
+) -> tuple[JointGraph, str]:
     """Add the norms [B, K] of the samples' gradients over the parameters of each of the K groups.
 
     Each is scaled by the sample's loss scale, which the probe [B, K] carries: 1 for a sum over the samples, the
     number of samples for a mean, 0 for a row that is padding.
 
     Returns:
-        The new graph, the name of the node of the norms, and each parameter's per-sample gradient, on fake values.
+        The new graph, and the name of the node of the norms.
     """
     new = joint.copy()
     squares = []
-    gradients: dict[str, Gradient] = {}
-    for site in sites:
+    for gradient in gradients.values():
 
-        def squared(*values: Tensor, site: SiteFunction = site) -> Tensor:
-            gradients[site.site.parameter] = gradient = site(*values)
-            return norm_sq(gradient)
+        def squared(*values: Tensor, gradient: PerSampleGradient = gradient) -> Tensor:
+            return norm_sq(gradient(values))
 
-        squares.append(splice(new.graph, squared, [new.nodes[name] for name in site.operands]))
-    columns = [group_of[site.site.parameter] for site in sites]
+        squares += splice(new.graph, squared, [new.nodes[name] for name in gradient.operands])
+    columns = [group_of[parameter] for parameter in gradients]
 
     def norms(probe: Tensor, *squares: Tensor) -> Tensor:
         """sqrt of the sums of squares; a rounding error below 0 is 0, and NaN stays NaN."""
@@ -48,5 +46,5 @@ def insert_norms(
         ]
         return torch.stack(totals, dim=1).clamp_min(0).sqrt() * probe.to(dtype)
 
-    inserted = splice(new.graph, norms, [new.nodes[joint.probe], *squares])
-    return new, inserted.name, gradients
+    (inserted,) = splice(new.graph, norms, [new.nodes[joint.probe], *squares])
+    return new, inserted.name

@@ -11,6 +11,7 @@ from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.insert_clip_factors import insert_clip_factors
 from dpgraph.passes.insert_norms import insert_norms
+from dpgraph.passes.insert_per_sample_gradients import insert_per_sample_gradients
 from dpgraph.passes.insert_weighted_sums import insert_weighted_sums
 from dpgraph.passes.prune import prune
 from dpgraph.plan import plan_forms
@@ -66,18 +67,20 @@ def rewrite(captured: JointGraph, mechanism: Mechanism, options: CompileOptions)
     choose = plan_forms(options)
     functions = [SiteFunction(captured, provenance, site, choose) for site in sites]
 
-    with_norms, norms, gradients = insert_norms(captured, functions, group_of, mechanism.num_groups)
+    with_gradients, gradients = insert_per_sample_gradients(captured, functions)
+    with_norms, norms = insert_norms(with_gradients, gradients, group_of, mechanism.num_groups)
     with_factors, weights = insert_clip_factors(with_norms, norms, mechanism.clipping, mechanism.max_group_norm)
-    with_sums = insert_weighted_sums(with_factors, functions, group_of, weights)
+    with_sums = insert_weighted_sums(with_factors, gradients, group_of, weights)
     pruned = prune(with_sums, trained)
     stages = {
         "captured": captured,
+        "insert_per_sample_gradients": with_gradients,
         "insert_norms": with_norms,
         "insert_clip_factors": with_factors,
         "insert_weighted_sums": with_sums,
         "prune": pruned,
     }
-    forms = {name: tuple(type(form).__name__ for form in gradient) for name, gradient in gradients.items()}
+    forms = {name: tuple(type(form).__name__ for form in gradient.forms) for name, gradient in gradients.items()}
     return Rewriting(MappingProxyType(stages), sites, MappingProxyType(forms), tuple(_returned(captured, provenance)))
 
 

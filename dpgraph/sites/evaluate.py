@@ -119,6 +119,8 @@ class SiteFunction:
 def _samples_first(value: Tensor, found: PerSample, num_samples: Any) -> Tensor:
     """[..., outer * B * inner, ...] to [B, ..., outer * inner, ...]."""
     axis, outer, inner = found.axis, _size(found.outer), _size(found.inner)
+    if outer == inner == 1:
+        return value.movedim(axis, 0).unsqueeze(axis + 1)
     assert outer != -1 or inner != -1, "the samples lie between two axes of unknown size"
     split = value.reshape(*value.shape[:axis], outer, num_samples, inner, *value.shape[axis + 1 :])
     return split.movedim(axis + 1, 0).flatten(axis + 1, axis + 2)

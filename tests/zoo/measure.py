@@ -69,7 +69,7 @@ def measure(architecture: Architecture, mode: str = "full") -> Row:
     found = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     skipped = tuple(name for name, g in found.items() if g is None and expected[name].any())
     given = {name: torch.zeros_like(expected[name]) if g is None else g for name, g in found.items()}
-    norms = module.graphs["insert_norms"].nodes
+    norms = module.graphs["insert_per_sample_gradients"].nodes
     return Row(
         architecture.name,
         num_parameters,
