@@ -1,7 +1,9 @@
-"""Spell out functions whose ATen op hides which sample a value belongs to, before autograd sees them.
+"""Spell out functions whose ATen op hides what becomes of a sample, before autograd sees them.
 
 `embedding_bag` flattens its ids and tells the bags apart by the numbers at which they begin: data, of which no analysis
 of shapes can say whose they are. As a lookup and a reduction the same is plain, and so is its gradient.
+`inv`, `solve` and `cholesky` stop the program if one matrix of the batch has no solution, so that one sample would
+decide whether the others are trained on. Spelled out, the values of that sample alone are not finite.
 """
 
 import math
@@ -19,6 +21,8 @@ __all__ = ["spell_out"]
 def spell_out(gm: GraphModule) -> None:
     """Replace, in place, the calls of functions in `SPELLINGS` by calls of what they are made of."""
     for node in gm.graph.nodes:
+        if node.op == "call_method" and (function := getattr(Tensor, node.target, None)) in SPELLINGS:
+            node.op, node.target = "call_function", function
         if node.op == "call_function" and node.target in SPELLINGS:
             node.target = SPELLINGS[node.target]
     gm.recompile()
@@ -69,4 +73,36 @@ def embedding_bag(
     return total if mode == "sum" else total / kept.sum(1).clamp_min(1)
 
 
-SPELLINGS: dict[Any, Callable[..., Any]] = {F.embedding_bag: embedding_bag}
+def inv(A: Tensor) -> Tensor:  # noqa: N803  torch's name
+    """`torch.linalg.inv` that gives values that are not finite in place of an error."""
+    inverse, info = torch.linalg.inv_ex(A)
+    return _where_solved(inverse, info)
+
+
+def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:  # noqa: N803
+    """`torch.linalg.solve` that gives values that are not finite in place of an error."""
+    solution, info = torch.linalg.solve_ex(A, B, left=left)
+    return _where_solved(solution, info)
+
+
+def cholesky(A: Tensor, upper: bool = False) -> Tensor:  # noqa: N803
+    """`torch.linalg.cholesky` that gives values that are not finite in place of an error."""
+    factor, info = torch.linalg.cholesky_ex(A, upper=upper)
+    return _where_solved(factor, info)
+
+
+def _where_solved(result: Tensor, info: Tensor) -> Tensor:
+    """`result`, and NaN for the matrices that have none, which `info` [*] tells."""
+    return torch.where(info.reshape(info.shape + (1,) * (result.ndim - info.ndim)) == 0, result, math.nan)
+
+
+SPELLINGS: dict[Any, Callable[..., Any]] = {
+    F.embedding_bag: embedding_bag,
+    torch.cholesky: cholesky,
+    torch.inverse: inv,
+    torch.linalg.cholesky: cholesky,
+    torch.linalg.inv: inv,
+    torch.linalg.solve: solve,
+    Tensor.cholesky: cholesky,
+    Tensor.inverse: inv,
+}

@@ -167,7 +167,7 @@ def _created(step: Step) -> Provenance:
     inner = sympy.cancel(step.out_shape[axes[0]] / step.batch)
     if len(axes) > 1 or step.batch in inner.free_symbols:
         return mixes(step.node, "gives each place in the batch a value of its own")
-    return PerSample(axes[0], inner=inner, exchangeable=inner != 1)
+    return PerSample(axes[0], inner=inner, exchangeable=True)
 
 
 def _repeats_one(step: Step) -> bool:

@@ -54,8 +54,8 @@ class PerSample:
     """Axis `axis` has size outer * B * inner and its index (o, b, i) depends on sample b alone.
 
     Attributes:
-        exchangeable: the elements along the axis are all equal, or drawn independently from one distribution, so that
-            any other split of its size into outer * B * inner is as true.
+        exchangeable: the rows along the axis are all equal, or drawn independently from one distribution, so that any
+            other split of its size into outer * B * inner is as true, and one row alone belongs to no sample.
         power, scaled_at: as in `Shared`.
     """
 

@@ -169,6 +169,12 @@ def select(gradient: Gradient, dim: int, index: int) -> Gradient | None:
     return _dense(gradient, lambda g: g.select(_stacked(g, dim), index))
 
 
+@linear_rule(aten.index.Tensor, aten._unsafe_index.Tensor)
+def index(gradient: Gradient, indices: Sequence[Tensor | None]) -> Gradient | None:
+    """Elements at indices that all samples share."""
+    return _dense(gradient, lambda g: aten.index.Tensor(g, [None, *indices]))
+
+
 @linear_rule(aten.slice_scatter.default)
 def slice_scatter(whole: Any, gradient: Any, dim: int = 0, *window: Any) -> Gradient | None:
     """The gradient as a part of zeros."""

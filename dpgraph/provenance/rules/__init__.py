@@ -1,6 +1,15 @@
 """Transfer rules by family; importing this package registers them all."""
 
-from dpgraph.provenance.rules import batched, contractions, creations, indexing, pointwise, reductions, views
+from dpgraph.provenance.rules import (
+    batched,
+    contractions,
+    creations,
+    indexing,
+    linear_algebra,
+    pointwise,
+    reductions,
+    views,
+)
 from dpgraph.provenance.rules.creations import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES
 
 __all__ = [
@@ -11,6 +20,7 @@ __all__ = [
     "contractions",
     "creations",
     "indexing",
+    "linear_algebra",
     "pointwise",
     "reductions",
     "views",

@@ -96,8 +96,11 @@ def _met(samples: list[PerSample], none: Provenance) -> Provenance | None:
 def index(step: Step) -> Provenance:
     """operand[indices]: indices are broadcast together; `arange(B)` along the batch keeps the samples apart."""
     operand, indices = step.args[:2]
-    if isinstance(step.of(operand), (SummedOverSamples, SamplePosition)):
-        return step.mixed("indexes it")
+    found = step.of(operand)
+    if isinstance(found, SummedOverSamples) and _all_shared(step, indices):
+        return found
+    if isinstance(found, (SummedOverSamples, SamplePosition)):
+        return step.mixed("picks elements that depend on samples out of it")
     return _index_samples(step, operand, list(indices))
 
 

@@ -61,7 +61,7 @@ def _of_sums(step: Step, operands: list[Node]) -> Provenance:
         return first
     if target in (aten.mul.Tensor, aten.mul.Scalar) and len(summed) == 1 and shared:
         return first
-    if target in LINEAR_IN_FIRST and summed == [step.args[0]] and shared and _keeps_reals(step.node):
+    if target in LINEAR_IN_FIRST and summed == [step.args[0]] and shared and _keeps_fractions(step.node):
         return first
     if target is aten.where.self and shared and all(x in summed or is_zero(x) for x in step.args[1:]):
         return first
@@ -76,9 +76,9 @@ def _of_positions(step: Step, operands: list[Node]) -> Provenance:
     return step.mixed("computes with the position of a sample in the batch")
 
 
-def _keeps_reals(node: Node) -> bool:
+def _keeps_fractions(node: Node) -> bool:
     value = node.meta["val"]
-    return isinstance(value, Tensor) and value.dtype.is_floating_point
+    return isinstance(value, Tensor) and (value.dtype.is_floating_point or value.dtype.is_complex)
 
 
 def is_zero(operand: object) -> bool:

@@ -64,11 +64,19 @@ def reduce_dims(step: Step) -> Provenance:
     return _reduced(step, step.of(step.args[0]), dims, bool(step.arg(2, "keepdim", False)))
 
 
-@transfer(aten.max.dim, aten.min.dim)
+@transfer(
+    aten.max.dim,
+    aten.min.dim,
+    aten.median.dim,
+    aten.nanmedian.dim,
+    aten.mode.default,
+    aten.kthvalue.default,
+)
 def reduce_with_index(step: Step) -> Results:
-    """Values and indices."""
-    dims = _dims(step, step.arg(1, "dim"))
-    return (_reduced(step, step.of(step.args[0]), dims, bool(step.arg(2, "keepdim", False))),) * 2
+    """Values and indices; the dimension follows the operand, or k."""
+    at = 2 if step.node.target is aten.kthvalue.default else 1
+    dims = {step.arg(at, "dim", -1) % max(len(step.shape(step.args[0])), 1)}
+    return (_reduced(step, step.of(step.args[0]), dims, bool(step.arg(at + 1, "keepdim", False))),) * 2
 
 
 @transfer(aten.var_mean.correction, aten.var.correction)
@@ -104,8 +112,10 @@ def scan(step: Step) -> Results:
 def fourier(step: Step) -> Provenance:
     """(operand, dims): each value of the result is made of all along `dims`."""
     found = step.of(step.args[0])
+    if isinstance(found, SummedOverSamples):
+        return found
     if not isinstance(found, PerSample):
-        return step.mixed("transforms it")
+        return step.mixed("computes with the position of a sample in the batch")
     return found if found.axis not in _dims(step, step.args[1]) else step.mixed("computes along the samples")
 
 

@@ -57,8 +57,8 @@ def view(step: Step) -> Provenance:
     if isinstance(found, (Shared, SummedOverSamples)):
         return found
     old, new = step.shape(step.args[0]), step.out_shape
-    if isinstance(found, PerSample) and found.exchangeable:
-        return _view_of_exchangeable(step)
+    if isinstance(found, PerSample) and found.exchangeable and (regrouped := _regrouped(step, found)) is not None:
+        return regrouped
     before = sympy.Mul(*old[: _axis(found)]) * (found.outer if isinstance(found, PerSample) else ONE)
     for axis, size in enumerate(new):
         new_outer = _quotient(before, sympy.Mul(*new[:axis]))
@@ -71,13 +71,19 @@ def view(step: Step) -> Provenance:
     return step.mixed("reshapes the batch so that one axis holds parts of several samples")
 
 
-def _view_of_exchangeable(step: Step) -> Provenance:
-    """Whichever axis of the new shape holds the batch, its elements may belong to the samples in any order."""
-    for axis, size in enumerate(step.out_shape):
+def _regrouped(step: Step, found: PerSample) -> PerSample | None:
+    """Exchangeable rows as several axes: they may belong to the samples in any order. None if other axes join them."""
+    old, new = step.shape(step.args[0]), step.out_shape
+    before, rows = sympy.Mul(*old[: found.axis]), old[found.axis]
+    for axis, size in enumerate(new):
         inner = _quotient(size, step.batch)
-        if inner is not None:
-            return PerSample(axis, inner=inner, exchangeable=inner != 1)
-    return step.mixed("reshapes the batch so that one axis holds parts of several samples")
+        starts = [i for i in range(axis + 1) if sympy.expand(sympy.Mul(*new[:i]) - before) == 0]
+        ends = [
+            j for i in starts for j in range(axis + 1, len(new) + 1) if sympy.expand(sympy.Mul(*new[i:j]) - rows) == 0
+        ]
+        if inner is not None and ends:
+            return PerSample(axis, inner=inner, exchangeable=True)
+    return None
 
 
 def _quotient(numerator: sympy.Expr, denominator: sympy.Expr) -> sympy.Expr | None:
@@ -151,6 +157,8 @@ def slice_(step: Step) -> Provenance:
     size = step.shape(step.args[0])[dim]
     if step.out_shape[dim] == size:
         return found
+    if _is_any_row(found) and step.batch not in step.out_shape[dim].free_symbols:
+        return Shared()
     if isinstance(found, PerSample) and step.arg(4, "step", 1) == 1:
         block = step.batch * found.inner
         start = _sym(step.arg(2, "start", 0) or 0)
@@ -166,8 +174,15 @@ def select(step: Step) -> Provenance:
     """One index of one axis; that axis goes."""
     found = step.of(step.args[0])
     dim = step.args[1] % _rank(step)
+    if dim == _axis(found) and _is_any_row(found):
+        return Shared()
     axis = None if dim == _axis(found) else _axis(found) - (dim < _axis(found))
     return _moved(step, found, axis, "picks one sample for all")
+
+
+def _is_any_row(found: Provenance) -> bool:
+    """Whether a row of the batch belongs to no sample: all are equal, or drawn from one distribution."""
+    return isinstance(found, PerSample) and found.exchangeable
 
 
 @transfer(aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
@@ -216,6 +231,33 @@ def pad(step: Step) -> Provenance:
     return found if _axis(found) not in padded else step.mixed("pads the batch, which shifts the samples")
 
 
+@transfer(aten.diagonal.default)
+def diagonal(step: Step) -> Provenance:
+    """(operand, offset, dim1, dim2): both axes go, the diagonal is a new last one."""
+    found, rank = step.of(step.args[0]), _rank(step)
+    gone = {step.arg(2, "dim1", 0) % rank, step.arg(3, "dim2", 1) % rank}
+    axis = None if _axis(found) in gone else _axis(found) - sum(d < _axis(found) for d in gone)
+    return _moved(step, found, axis, "takes a diagonal through the samples")
+
+
+@transfer(aten.diagonal_scatter.default)
+def diagonal_scatter(step: Step) -> Provenance:
+    """The diagonal of the first operand is replaced by the second."""
+    whole, part = step.args[:2]
+    gone = {step.arg(3, "dim1", 0) % _rank(step), step.arg(4, "dim2", 1) % _rank(step)}
+    found, piece = step.of(whole), step.of(part)
+    if isinstance(piece, SummedOverSamples):
+        return piece if is_zero(whole) else step.mixed("puts it into a constant")
+    kept = [d for d in range(_rank(step)) if d not in gone]
+    if isinstance(piece, PerSample):
+        if piece.axis >= len(kept):
+            return step.mixed("writes samples along a diagonal")
+        piece = piece.moved_to(kept[piece.axis])
+    if isinstance(found, PerSample) and found.axis in gone:
+        return step.mixed("overwrites some of the samples")
+    return _replaced(step, found, piece)
+
+
 @transfer(aten.slice_scatter.default, aten.select_scatter.default)
 def scatter_part(step: Step) -> Provenance:
     """A part of the first operand is replaced by the second."""
@@ -232,6 +274,11 @@ def scatter_part(step: Step) -> Provenance:
         piece = piece.moved_to(axis)
     if isinstance(found, PerSample) and dim == found.axis and not isinstance(piece, PerSample):
         return step.mixed("overwrites some of the samples")
+    return _replaced(step, found, piece)
+
+
+def _replaced(step: Step, found: Provenance, piece: Provenance) -> Provenance:
+    """Provenance of one value of which a part is another one, with the samples of both on axes of the whole."""
     if isinstance(found, PerSample) and isinstance(piece, PerSample):
         return meet(found, piece) or step.mixed("pairs values of different samples")
     if isinstance(found, (Shared, PerSample)) and isinstance(piece, (Shared, PerSample)):
