@@ -1,6 +1,6 @@
 """Transfer rules by family; importing this package registers them all."""
 
-from dpgraph.provenance.rules import batched, contractions, creations, indexing, pointwise, reductions, views
+from dpgraph.provenance.rules import batched, contractions, creations, distances, indexing, pointwise, reductions, views
 from dpgraph.provenance.rules.creations import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "batched",
     "contractions",
     "creations",
+    "distances",
     "indexing",
     "pointwise",
     "reductions",
