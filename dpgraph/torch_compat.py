@@ -130,11 +130,19 @@ def capture_config() -> AbstractContextManager[Any]:
 def chooses_kernel(guard: Any) -> bool:
     """Whether a guard stands for torch's choice among kernels of one operator, which compute the same.
 
-    On CPU a convolution with 1x1 filters takes another kernel from 16 images on.
+    On CPU a convolution with 1x1 filters takes another kernel from 16 images on, and a product of a column with a row
+    of at most 32 numbers in all is an elementwise one; from 26 rows on, distances come out of a product of matrices.
     """
     location = guard.sloc.framework_loc
-    where = (getattr(location, "filename", ""), getattr(location, "name", ""))
-    return where[0].replace("\\", "/").endswith("torch/_subclasses/fake_impls.py") and where[1] == "conv"
+    path, function = getattr(location, "filename", "").replace("\\", "/"), getattr(location, "name", "")
+    return any(path.endswith(file) and function in names for file, names in KERNEL_CHOICES.items())
+
+
+KERNEL_CHOICES = {
+    "torch/_subclasses/fake_impls.py": {"conv"},
+    "torch/_inductor/decomposition.py": {"mm", "addmm", "bmm"},
+    "torch/functional.py": {"cdist"},
+}
 
 
 def compile_separately(function: Callable[..., Any], backend: Callable[..., Any]) -> Callable[..., Any]:

@@ -397,6 +397,18 @@ def test_attention_does_not_run_along_the_batch():
     refuse(function, shape=(6, 3, 4))
 
 
+def test_pooling_of_one_image_does_not_run_along_the_batch():
+    def function(m: Program, x: Tensor) -> Tensor:
+        rows_of_samples = m.layer(x).transpose(0, 1)
+        return nn.functional.avg_pool2d(rows_of_samples, 3, 1, 1).transpose(0, 1)
+
+    refuse(function, shape=(6, 3, 4))
+
+
+def test_distances_between_samples_are_refused():
+    refuse(lambda m, x: torch.cdist(m.layer(x), x))
+
+
 def test_a_sum_over_the_batch_does_not_come_back():
     refuse(lambda m, x: x @ m.layer.weight.T + x.sum(0))
 

@@ -352,8 +352,8 @@ MUTANTS = (
     guard(
         "every guard is a choice of kernels",
         "torch_compat.py",
-        'return where[0].replace("\\\\", "/").endswith',
-        'return True or where[0].replace("\\\\", "/").endswith',
+        "return any(path.endswith(file) and function in names for file, names in KERNEL_CHOICES.items())",
+        "return True",
         "the_program_does_not_branch_on_the_number_of_samples",
     ),
     guard(
@@ -390,6 +390,13 @@ MUTANTS = (
         "if not isinstance(step.of(weight), Shared) or not isinstance(step.of(step.args[2]), Shared):",
         "if False:",
         "a_kernel_that_depends_on_the_samples_is_refused",
+    ),
+    guard(
+        "pooling of an image without a batch",
+        "provenance/rules/batched.py",
+        "num_leading = len(step.shape(step.args[0])) - _num_axes_of_space(step)",
+        "num_leading = 2",
+        "pooling_of_one_image_does_not_run_along_the_batch",
     ),
     guard(
         "a loss that is not one number a sample",

@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from dpgraph.capture.joint import Input, Sample
 from dpgraph.capture.place import find_line, find_place, parse_line
 from dpgraph.errors import Place, SourceLine, UnsoundProgramError
-from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, chooses_kernel, symbolic_fake
+from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, chooses_kernel, symbolic_fake, unset_fake_temporarily
 
 __all__ = ["batch_size_fixed", "refuse_guards", "refuse_specialisation"]
 
@@ -122,4 +122,6 @@ def _find_fixing_node(gm: GraphModule, inputs: Sequence[Any], roles: Sequence[In
 def _fake(mode: FakeTensorMode, x: Any, role: Input) -> Any:
     if not isinstance(x, Tensor):
         return x
-    return symbolic_fake(mode, x.detach(), role.axis if isinstance(role, Sample) else None)
+    # under the mode of the capture, which takes no real tensors
+    with unset_fake_temporarily():
+        return symbolic_fake(mode, x.detach(), role.axis if isinstance(role, Sample) else None)

@@ -1,7 +1,9 @@
 """Spell out functions whose ATen op hides what becomes of a sample, before autograd sees them.
 
 `embedding_bag` flattens its ids and tells the bags apart by the numbers at which they begin: data, of which no analysis
-of shapes can say whose they are. As a lookup and a reduction the same is plain, and so is its gradient.
+of shapes can say whose they are. As a lookup and a reduction the same is plain, and so is its gradient. `bilinear` is
+an operator of many settings in which a product of matrices hides; `cdist` chooses how to compute by the number of rows.
+
 `inv`, `solve` and `cholesky` stop the program if one matrix of the batch has no solution, so that one sample would
 decide whether the others are trained on. Spelled out, the values of that sample alone are not finite.
 """
@@ -16,6 +18,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 __all__ = ["spell_out"]
+
+BY_SIZE = "use_mm_for_euclid_dist_if_necessary"
 
 
 def spell_out(gm: GraphModule) -> None:
@@ -73,6 +77,17 @@ def embedding_bag(
     return total if mode == "sum" else total / kept.sum(1).clamp_min(1)
 
 
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.bilinear` of [*, d] and [*, e] with the weight [p, d, e]: [*, p]."""
+    product = torch.einsum("...d,pde,...e->...p", input1, weight, input2)
+    return product if bias is None else product + bias
+
+
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = BY_SIZE) -> Tensor:
+    """`torch.cdist`, by default with one way to compute it: torch takes another one from 26 rows on."""
+    return torch.cdist(x1, x2, p, "donot_use_mm_for_euclid_dist" if compute_mode == BY_SIZE else compute_mode)
+
+
 def inv(A: Tensor) -> Tensor:  # noqa: N803  torch's name
     """`torch.linalg.inv` that gives values that are not finite in place of an error."""
     inverse, info = torch.linalg.inv_ex(A)
@@ -97,7 +112,9 @@ def _where_solved(result: Tensor, info: Tensor) -> Tensor:
 
 
 SPELLINGS: dict[Any, Callable[..., Any]] = {
+    F.bilinear: bilinear,
     F.embedding_bag: embedding_bag,
+    torch.cdist: cdist,
     torch.cholesky: cholesky,
     torch.inverse: inv,
     torch.linalg.cholesky: cholesky,

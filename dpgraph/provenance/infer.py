@@ -156,6 +156,8 @@ def _of_shared(step: Step) -> Results:
         return _position(step)
     if node.target is aten.expand.default or (node.target is aten.repeat.default and _repeats_one(step)):
         return _created(step)
+    if node.target is aten.repeat.default:
+        return _tiled(step)
     return mixes(node, "gives each place in the batch a value of its own")
 
 
@@ -179,6 +181,20 @@ def _repeats_one(step: Step) -> bool:
         for size, times in zip(own, repeats, strict=True)
         if isinstance(times, Node) and _is_batch_size(times, step)
     )
+
+
+def _tiled(step: Step) -> Provenance:
+    """One copy of a shared axis for each sample, end to end: (b, i) holds what i held, whichever sample b is."""
+    shape, repeats = step.shape(step.args[0]), step.args[1]
+    own = (sympy.Integer(1),) * (len(repeats) - len(shape)) + shape
+    axes = [i for i, times in enumerate(repeats) if size_of(_value(times)) == step.batch]
+    if len(axes) == 1:
+        return PerSample(axes[0], inner=own[axes[0]])
+    return mixes(step.node, "gives each place in the batch a value of its own")
+
+
+def _value(x: Any) -> Any:
+    return x.meta["val"] if isinstance(x, Node) else x
 
 
 def _position(step: Step) -> Provenance:

@@ -355,6 +355,60 @@ class _:
         return apart.square().sum(-1)
 
 
+@pair("distances by cdist")
+class _:
+    def unsound(m, x):
+        h = m.layer(x)
+        return torch.cdist(h, x)  # mixes
+
+    def sound(m, x):
+        h = m.layer(x)
+        return torch.cdist(h, m.layer.weight)
+
+
+@pair("distances by cdist from the other side")
+class _:
+    def unsound(m, x):
+        h = m.layer(x)
+        return h @ torch.cdist(h.T, h.T)  # mixes
+
+    def sound(m, x):
+        h = m.layer(x)
+        return torch.cdist(m.layer.weight, h).T
+
+
+@pair("pooling of an image whose rows are samples", (3, 4))
+class _:
+    def unsound(m, x):
+        h = m.layer(x).transpose(0, 1)
+        return F.avg_pool2d(h, 3, 1, 1).transpose(0, 1)  # mixes
+
+    def sound(m, x):
+        h = m.layer(x)
+        return F.avg_pool2d(h, 3, 1, 1)
+
+
+@pair("pooling of a volume whose layers are samples", (3, 4, 4))
+class _:
+    def unsound(m, x):
+        h = m.layer(x).transpose(0, 1)
+        return F.avg_pool3d(h, 3, 1, 1).transpose(0, 1)  # mixes
+
+    def sound(m, x):
+        h = m.layer(x)
+        return F.avg_pool3d(h, 3, 1, 1)
+
+
+@pair("bilinear layer", form=lambda: nn.Bilinear(4, 4, 3))
+class _:
+    def unsound(m, x):
+        h = m.layer(x)
+        return m.form(h, x.flip(0))  # mixes
+
+    def sound(m, x):
+        return m.form(m.layer(x), x.flip(1))
+
+
 @pair("attention across the samples", (3, 4), attention=lambda: nn.MultiheadAttention(4, 2, batch_first=False))
 class _:
     def unsound(m, x):
@@ -622,6 +676,19 @@ class _:
         h = m.layer(x)
         places = torch.arange(2 * x.shape[1])
         return h * places.view(-1, 4).sum(0)
+
+
+@pair("shared values repeated for each place in the batch", scales=lambda: nn.ParameterList([torch.linspace(1, 2, 4)]))
+class _:
+    def unsound(m, x):
+        h = m.layer(x)
+        tiled = m.scales[0].repeat(x.shape[0])
+        return h * tiled.view(4, x.shape[0]).T  # mixes
+
+    def sound(m, x):
+        h = m.layer(x)
+        tiled = m.scales[0].repeat(x.shape[0])
+        return h * tiled.view(x.shape[0], 4)
 
 
 @pair("row of a table for each place in the batch", table=lambda: torch.randn(64, 1))

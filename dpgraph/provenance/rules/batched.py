@@ -98,13 +98,25 @@ def convolution_backward(step: Step) -> Results:
         "aten.upsample_nearest2d_backward.default",
         "aten.upsample_bilinear2d.default",
         "aten.upsample_bilinear2d_backward.default",
+        "aten.replication_pad1d.default",
+        "aten.replication_pad1d_backward.default",
+        "aten.replication_pad2d.default",
+        "aten.replication_pad2d_backward.default",
+        "aten.replication_pad3d.default",
+        "aten.replication_pad3d_backward.default",
         "prims._low_memory_max_pool_with_offsets.default",
         "prims._low_memory_max_pool_offsets_to_indices.default",
     )
 )
 def pooling(step: Step) -> Results:
-    """[N, C, *]: windows over the axes of space; N and C stay apart."""
-    return _for_each_result(step, _leading(step, list(step.tensors), num_leading=2), rank=3)
+    """[N, C, *] or [C, *]: windows over the axes of space, which are the last; N and C stay apart."""
+    num_leading = len(step.shape(step.args[0])) - _num_axes_of_space(step)
+    return _for_each_result(step, _leading(step, list(step.tensors), num_leading), rank=2)
+
+
+def _num_axes_of_space(step: Step) -> int:
+    named = [n for n in (1, 2, 3) if f"{n}d" in str(step.node.target)]
+    return named[0] if named else len(step.args[1])  # the size of the window
 
 
 @transfer(

@@ -38,9 +38,9 @@ def _rank(step: Step) -> int:
     return len(step.shape(step.args[0]))
 
 
-@transfer(aten.alias.default)
+@transfer(aten.alias.default, aten._conj.default)
 def same(step: Step) -> Provenance:
-    """The value itself."""
+    """The value itself, or its complex conjugate, which is lazy and so a view of it."""
     return step.of(step.args[0])
 
 

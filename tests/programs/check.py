@@ -1,0 +1,55 @@
+"""Hold one drawn program to what is known of it: exact if it is sound, refused if a step of it mixes samples."""
+
+from dataclasses import dataclass
+
+import torch
+from hypothesis import strategies as st
+
+from dpgraph import UnsoundProgramError, dp_compile
+from tests.programs.exact import EAGER, measure_exactness, squares
+from tests.programs.grammar import Program, programs
+
+__all__ = ["Case", "cases", "check_case"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program and the mechanism to train it with."""
+
+    program: Program
+    mode: str = "full"
+    clipping: str = "auto-s"
+    grouping: str = "flat"
+
+
+@st.composite
+def cases(draw: st.DrawFn, of: st.SearchStrategy[Program] | None = None) -> Case:
+    """Programs with modes, clipping functions and groupings.
+
+    R / n is not continuous at 0: a group without gradient (the bias of keys) becomes noise of norm R, anywhere. Hence
+    no AUTO-V with groups.
+    """
+    program = draw(programs() if of is None else of)
+    mode = draw(st.sampled_from(["trainable", "full", "bitfit"]))
+    grouping = draw(st.sampled_from(["flat", "per-layer", "per-param"]))
+    clipping = draw(st.sampled_from(["auto-s", "abadi"] + (["auto-v"] if grouping == "flat" else [])))
+    return Case(program, mode, clipping, grouping)
+
+
+def check_case(case: Case) -> float | None:
+    """The largest relative error of a sound program; None for one that mixes and was refused.
+
+    Raises:
+        AssertionError: the gradients disagree with the loop over the samples, or a program that mixes was accepted.
+        DPGraphError: a sound program was refused, or one that mixes for another reason than that.
+    """
+    torch._dynamo.reset()
+    model, x = case.program.build()
+    mechanism = {"mode": case.mode, "clipping": case.clipping, "grouping": case.grouping}
+    if case.program.mixes is None:
+        return measure_exactness(model, x, **mechanism)[1]
+    try:
+        squares(dp_compile(model, options=EAGER, **mechanism)(x)).sum().backward()
+    except UnsoundProgramError:
+        return None
+    raise AssertionError(f"accepted, though {case.program.mixes} mixes samples")

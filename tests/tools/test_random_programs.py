@@ -1,0 +1,82 @@
+"""The run draws the same programs for the same seed, and every kind of failure is one."""
+
+from collections import Counter
+
+import pytest
+
+from dpgraph.gradients.dense import Dense
+from tests.programs.check import Case, check_case
+from tests.programs.grammar import SequenceProgram
+from tools import random_programs
+from tools.random_programs import Verdict, draw_cases, main
+
+SOUND = Case(SequenceProgram(2, 2, 2, ("linear",)))
+PLANTED = Case(SequenceProgram(2, 2, 2, ("linear", "flipped_batch"), mixes="flipped_batch"))
+
+
+def test_the_draws_depend_on_the_seed_alone():
+    few, many = list(draw_cases(20, 3)), list(draw_cases(60, 3))
+    assert many[:20] == few
+    assert len(many) == 60
+    assert list(draw_cases(20, 4)) != few
+
+
+def test_some_programs_are_planted_and_each_knows_it():
+    drawn = list(draw_cases(300, 0))
+    planted = [case.program for case in drawn if case.program.mixes is not None]
+    assert 0.1 < len(planted) / len(drawn) < 0.5
+    assert all(program.mixes in program.steps for program in planted)
+    assert Counter(type(case.program).__name__ for case in drawn).keys() == {"SequenceProgram", "ImageProgram"}
+
+
+def test_a_case_is_printed_as_python_reads_it():
+    names = {"Case": Case, "SequenceProgram": SequenceProgram}
+    assert eval(repr(PLANTED), names) == PLANTED
+
+
+@pytest.fixture
+def two_programs(monkeypatch):
+    monkeypatch.setattr(random_programs, "draw_cases", lambda num_programs, seed: iter([SOUND, PLANTED]))
+
+
+@pytest.mark.usefixtures("two_programs")
+def test_all_is_well(capsys):
+    assert main(["--programs", "2"]) == 0
+    last_row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("│ all"))
+    cells = [cell.strip() for cell in last_row.strip("│").split("│")]
+    assert cells[:4] == ["all", "2", "1", "1"]
+    assert set(cells[4:-1]) == {"0"}
+    assert float(cells[-1]) < 1e-10
+
+
+@pytest.mark.usefixtures("two_programs")
+def test_a_wrong_gradient_is_a_failure(monkeypatch, capsys):
+    right = Dense.weighted_sum
+    monkeypatch.setattr(Dense, "weighted_sum", lambda form, w: right(form, w) * 1.01)
+    assert main(["--seed", "7"]) == 1
+    out = capsys.readouterr().out
+    assert f"{Verdict.disagrees.value}: python -m tools.random_programs --seed 7 --only 0" in out
+    assert repr(SOUND) in out
+
+
+@pytest.mark.usefixtures("two_programs")
+def test_an_accepted_unsound_program_is_a_failure(monkeypatch, capsys):
+    unplanted = Case(SequenceProgram(2, 2, 2, ("linear",), mixes="linear"))
+    monkeypatch.setattr(random_programs, "check_case", lambda case: check_case(unplanted))
+    assert main([]) == 1
+    assert Verdict.accepted.value in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("case", "verdict"),
+    [
+        (Case(SequenceProgram(2, 2, 2, ("flipped_batch",))), Verdict.refused_sound),
+        (Case(SequenceProgram(2, 2, 2, ("no such step",))), Verdict.crashed),
+        (Case(PLANTED.program, mode="no such mode"), Verdict.refused_otherwise),
+    ],
+    ids=lambda x: x.name if isinstance(x, Verdict) else None,
+)
+def test_every_other_failure_has_a_name(case, verdict):
+    outcome = random_programs.check((0, case))
+    assert outcome.verdict is verdict, outcome.detail
+    assert outcome.detail
