@@ -267,6 +267,7 @@ LINEAR_CASES = [
     LinearCase(aten.unsqueeze.default, (3, 4), lambda g: (g, 0)),
     LinearCase(aten.squeeze.dims, (1, 3, 1), lambda g: (g, [0, -1])),
     LinearCase(aten.squeeze.dim, (1, 3), lambda g: (g, 0)),
+    LinearCase(aten.squeeze.default, (1, 3, 1), lambda g: (g,)),
     LinearCase(aten.expand.default, (1, 4), lambda g: (g, [2, 3, -1])),
     LinearCase(aten.slice.Tensor, (3, 4), lambda g: (g, 1, 1, 3)),
     LinearCase(aten.slice.Tensor, (3, 4), lambda g: (g, -2, -2)),

@@ -139,11 +139,15 @@ def unsqueeze(gradient: Gradient, dim: int) -> Gradient | None:
     return _dense(gradient, lambda g: g.unsqueeze(1 + dim if dim >= 0 else dim))
 
 
-@linear_rule(aten.squeeze.dims, aten.squeeze.dim)
-def squeeze(gradient: Gradient, dims: int | Sequence[int]) -> Gradient | None:
-    """Axes of size 1 go."""
-    several = (dims,) if isinstance(dims, int) else tuple(dims)
-    return _dense(gradient, lambda g: g.squeeze(tuple(_stacked(g, d) for d in several)))
+@linear_rule(aten.squeeze.default, aten.squeeze.dims, aten.squeeze.dim)
+def squeeze(gradient: Gradient, dims: int | Sequence[int] | None = None) -> Gradient | None:
+    """Axes of size 1 go, all of them by default."""
+
+    def change(g: Tensor) -> Tensor:
+        several = range(g.ndim - 1) if dims is None else (dims,) if isinstance(dims, int) else dims
+        return g.squeeze(tuple(_stacked(g, d) for d in several))
+
+    return _dense(gradient, change)
 
 
 @linear_rule(aten.expand.default)
