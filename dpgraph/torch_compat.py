@@ -95,7 +95,16 @@ def decompositions() -> dict[Any, Any]:
     table = dict(select_decomp_table())
     for whole in (torch.ops.aten.embedding_dense_backward, torch.ops.aten.mm, torch.ops.aten.addmm):
         table.pop(whole.default, None)
-    return {**table, torch.ops.aten._weight_norm_interface_backward.default: _weight_norm_backward}
+    own = {
+        torch.ops.aten._weight_norm_interface_backward.default: _weight_norm_backward,
+        torch.ops.aten.glu.default: _glu,
+    }
+    return {**table, **own}
+
+
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    first, second = x.chunk(2, dim)
+    return first * second.sigmoid()
 
 
 def _weight_norm_backward(

@@ -103,6 +103,8 @@ PROGRAMS = [
     program("unsqueeze behind", 0, lambda x: x.unsqueeze(-1), X),
     program("squeeze", 0, lambda x: x.squeeze(1), samples(B, 1, D)),
     program("squeeze before", 0, lambda x: x.squeeze(0), samples(1, B, D)),
+    program("gated halves", 0, lambda x: F.glu(x, -1), samples(B, T, 6)),
+    program("gated halves of the batch", "refused", lambda x: F.glu(torch.cat([x, x]), 0), X),
     program("squeeze all", 0, lambda x: x.squeeze(), samples(1, B, 1, D, 1)),
     program("expand", 0, lambda x: x.expand(-1, T, -1), samples(B, 1, D)),
     program("expand before", 1, lambda x: x.expand(T, -1, -1), samples(B, D)),

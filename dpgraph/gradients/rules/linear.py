@@ -117,6 +117,23 @@ def mm(a: Any, b: Any) -> Gradient | None:
     return _matrices(b, lambda form: Outer(form.u @ a.mT, form.v)) or _dense(b, lambda g: a @ g)
 
 
+@linear_rule(aten.bmm.default)
+def bmm(a: Any, b: Any) -> Gradient | None:
+    """By matrices that all samples share, pair by pair."""
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return None
+    return _dense(a, lambda g: g @ b) if isinstance(a, tuple) else _dense(b, lambda g: a @ g)
+
+
+@linear_rule(aten.cat.default)
+def cat(parts: Sequence[Any], dim: int = 0) -> Gradient | None:
+    """Gradients of the parts of a whole, side by side."""
+    if not all(isinstance(part, tuple) for part in parts):
+        return None
+    stacks = [materialise(part) for part in parts]
+    return (Dense(torch.cat(stacks, _stacked(stacks[0], dim))),)
+
+
 @linear_rule(aten.permute.default)
 def permute(gradient: Gradient, dims: Sequence[int]) -> Gradient | None:
     """Outer products transpose by swapping their factors."""
