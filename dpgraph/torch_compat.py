@@ -1,5 +1,6 @@
 """Everything that dpgraph takes from torch's private modules, in one place; written for torch 2.11 to 2.13."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from types import FunctionType
@@ -86,10 +87,24 @@ def current_fake_mode() -> FakeTensorMode:
 
 
 def decompositions() -> dict[Any, Any]:
-    """Inductor's decompositions, less those that tear a table lookup's gradient into pieces, and with our own."""
+    """Inductor's decompositions, with our own and without some.
+
+    Left whole are a table's gradient, which would be torn into pieces, and matrix products, which on CPU become others
+    where the sizes are small: the number of samples would decide.
+    """
     table = dict(select_decomp_table())
-    table.pop(torch.ops.aten.embedding_dense_backward.default, None)
-    return {**table, torch.ops.aten._weight_norm_interface_backward.default: _weight_norm_backward}
+    for whole in (torch.ops.aten.embedding_dense_backward, torch.ops.aten.mm, torch.ops.aten.addmm):
+        table.pop(whole.default, None)
+    own = {
+        torch.ops.aten._weight_norm_interface_backward.default: _weight_norm_backward,
+        torch.ops.aten.glu.default: _glu,
+    }
+    return {**table, **own}
+
+
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    first, second = x.chunk(2, dim)
+    return first * second.sigmoid()
 
 
 def _weight_norm_backward(
@@ -120,11 +135,27 @@ RECOMPILE_LIMIT = 64
 
 
 def capture_config() -> AbstractContextManager[Any]:
-    """Settings under which a model is captured: equal sizes are never taken for the same, LSTM and GRU are traced."""
+    """Settings under which a model is captured.
+
+    Equal sizes are never taken for the same, LSTM and GRU are traced, and what the model logs is left out, since no
+    result depends on it.
+    """
     stack = ExitStack()
     stack.enter_context(torch.fx.experimental._config.patch(use_duck_shape=False))  # type: ignore[attr-defined]
-    stack.enter_context(torch._dynamo.config.patch(allow_rnn=True, recompile_limit=RECOMPILE_LIMIT))
+    ignored = torch._dynamo.config.ignore_logger_methods | _log_methods()
+    settings = torch._dynamo.config.patch(
+        allow_rnn=True, recompile_limit=RECOMPILE_LIMIT, ignore_logger_methods=ignored
+    )
+    stack.enter_context(settings)
     return stack
+
+
+LOG_LEVELS = ("critical", "debug", "error", "exception", "fatal", "info", "log", "warn", "warning")
+
+
+def _log_methods() -> set[Callable[..., Any]]:
+    """Methods of loggers that write a message, those too that libraries add, such as `warning_once`."""
+    return {method for name, method in vars(logging.Logger).items() if name.split("_")[0] in LOG_LEVELS}
 
 
 def chooses_kernel(guard: Any) -> bool:

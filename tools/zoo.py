@@ -3,41 +3,76 @@
 Takes about ten seconds a model. With names, only their rows are measured anew: `python -m tools.zoo GPT2 ViT`.
 """
 
+import time
 import warnings
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from rich.progress import track
 from transformers.utils import logging as transformers_logging
 
-from tests.zoo.architectures import REFUSED, ZOO
+from tests.models.architecture import Architecture
+from tests.models.own import OWN
+from tests.zoo.architectures import NIGHTLY, REFUSED, ZOO
 from tests.zoo.measure import Row, measure
 
 TABLE = Path(__file__).parents[1] / "docs" / "zoo.md"
 HEAD = """# The zoo
 
-Small configurations of architectures as they are, with random weights: every parameter trained, flat grouping, clipping
-R / n, four samples, float64, eager backend. `python -m tools.zoo` writes this page; every run of the tests measures
-these models, and the nightly profile measures as many more, and all of them with biases alone.
+Small configurations of architectures as they are, with random weights: flat grouping, clipping R / n, four samples,
+float64, eager backend; every parameter trained ("full"), and biases alone ("bitfit", with zero biases added first where
+a model has none). `python -m tools.zoo` writes this page. Every run of the tests measures those with a star, with all
+parameters and the first half of them with biases too; the nightly profile measures all in both ways.
 
 A *form* is what a parameter's per-sample gradient is put into (see [Concepts](concepts.md)); a parameter that is used
-twice has two. *vmap* counts the operators that had no rule and were mapped over the samples. The *error* is the largest
-relative error of a parameter's clipped sum against a loop over the samples; models that compute in float32 inside,
-whatever their parameters are, can come no closer than that.
+twice has two. Counted are the forms of "full". *vmap* counts the operators that had no rule and were mapped over the
+samples, in both ways of training. The *error* is the largest relative error of a parameter's clipped sum against a loop
+over the samples; models that compute in float32 inside, whatever their parameters are, can come no closer than that.
 
-| model | parameters | Outer | Rows | Dense | vmap | error, or why it is refused |
-| --- | ---: | ---: | ---: | ---: | ---: | --- |
+{summary}
+
+| model | parameters | Outer | Rows | Dense | vmap | error, or why it is refused | error with bitfit |
+| --- | ---: | ---: | ---: | ---: | ---: | --- | --- |
 """
 
 
-def line(row: Row, reason: str = "") -> str:
-    """A row of the table."""
+def title(architecture: Architecture) -> str:
+    """The first cell of a row."""
+    return f"{architecture.name} *" if architecture in ZOO else architecture.name
+
+
+def line(architecture: Architecture, reason: str = "") -> str:
+    """A row of the table, measured."""
+    full, bitfit = measure(architecture), measure(architecture, "bitfit")
+    start = f"| {title(architecture)} | {full.num_parameters:,} |"
+    if full.refusal:
+        return f"{start} | | | | refused: {reason or full.refusal} | {_outcome(bitfit)} |"
+    counts = " | ".join(str(full.forms.get(kind, 0)) for kind in ("Outer", "Rows", "Dense"))
+    return f"{start} {counts} | {full.num_fallbacks + bitfit.num_fallbacks} | {_outcome(full)} | {_outcome(bitfit)} |"
+
+
+def _outcome(row: Row) -> str:
     if row.refusal:
-        return f"| {row.name} | {row.num_parameters:,} | | | | | refused: {reason or row.refusal} |"
-    counts = " | ".join(str(row.forms.get(kind, 0)) for kind in ("Outer", "Rows", "Dense"))
-    return f"| {row.name} | {row.num_parameters:,} | {counts} | {row.num_fallbacks} | {row.error:.0e} |"
+        return "refused"
+    wrong = row.skipped or row.error > row.tolerance
+    added = ", biases added" if row.adds_biases else ""
+    return f"{'WRONG: ' if wrong else ''}{row.error:.0e}{added}"
+
+
+def summarise(lines: list[str]) -> str:
+    """How many are exact, how many are refused, and the share of operators that were mapped by vmap."""
+    rows = [[cell.strip() for cell in text.split("|")[1:-1]] for text in lines]
+    own = {a.name for a in OWN}
+    exact = [row for row in rows if "refused" not in row[6]]
+    num_own = sum(row[0].removesuffix(" *") in own for row in exact)
+    num_forms = sum(int(cell) for row in exact for cell in row[2:5])
+    num_fallbacks = sum(int(row[5]) for row in exact)
+    return (
+        f"{len(exact) - num_own} architectures of transformers and {num_own} of our own are exact, "
+        f"{len(rows) - len(exact)} are refused. Of {num_forms:,} forms {num_fallbacks} "
+        f"({num_fallbacks / num_forms:.1%}) came from vmap."
+    )
 
 
 def main(names: Annotated[list[str] | None, typer.Argument(help="Parts of names; all by default.")] = None) -> None:
@@ -46,15 +81,18 @@ def main(names: Annotated[list[str] | None, typer.Argument(help="Parts of names;
     warnings.simplefilter("ignore")
     transformers_logging.set_verbosity_error()
     written = TABLE.read_text("utf-8").splitlines() if names and TABLE.exists() else []
-    known = {row.split("|")[1].strip(): row for row in written if row.startswith("| ")}
-    reasons = {architecture.name: reason for architecture, reason in REFUSED}
+    known = {row.split("|")[1].strip().removesuffix(" *"): row for row in written if row.startswith("| ")}
+    reasons = {refusal.architecture.name: refusal.reason for refusal in REFUSED}
     lines = []
-    for architecture in track([*ZOO, *(a for a, _ in REFUSED)], "measuring"):
+    for architecture in [*ZOO, *NIGHTLY, *(refusal.architecture for refusal in REFUSED)]:
         if architecture.name in known and not any(name in architecture.name for name in names or ()):
-            lines.append(known[architecture.name])
+            _, _, cells = known[architecture.name].split("|", 2)
+            lines.append(f"| {title(architecture)} |{cells}")
         else:
-            lines.append(line(measure(architecture), reasons.get(architecture.name, "")))
-    TABLE.write_text(HEAD + "\n".join(lines) + "\n", "utf-8")
+            start = time.process_time()
+            lines.append(line(architecture, reasons.get(architecture.name, "")))
+            print(f"{time.process_time() - start:5.1f} s {lines[-1]}", flush=True)
+    TABLE.write_text(HEAD.format(summary=summarise(lines)) + "\n".join(lines) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from torch.fx import Node
 from dpgraph.capture.joint import JointGraph
 from dpgraph.capture.place import find_place
 from dpgraph.errors import DPGraphError, UnsoundProgramError, UnsupportedProgramError
-from dpgraph.provenance.lattice import PerSample, Provenance, Refused, SamplePosition, Shared, SummedOverSamples, mixes
+from dpgraph.provenance.inner_loss import find_mean_loss, find_normalised_loss, replace_loss
+from dpgraph.provenance.lattice import PerSample, Refused, SamplePosition, Shared, SummedOverSamples, mixes
 from dpgraph.provenance.registry import Results
 from dpgraph.provenance.rules.pointwise import is_zero
 
@@ -16,6 +17,16 @@ __all__ = ["check_soundness"]
 WHY = (
     "clipping bounds what a sample adds to the gradient only if it influences no other sample's gradient; "
     "here it does, and noise scaled to the clipping bound would not hide it"
+)
+
+SUM = 'sum over the samples instead; for one mean over the batch pass loss_reduction="mean"'
+ALL_MEANS = (
+    'with loss_reduction="mean" every loss has to be a mean over the batch, those too that the model computes; for a '
+    'loss that is divided by a constant leave it "sum"'
+)
+PER_SAMPLE = (
+    "compute per sample: reduce over features or positions, never over the batch; use GroupNorm or LayerNorm for "
+    "BatchNorm; give batch_dims if dimension 0 of an input is not the batch"
 )
 
 
@@ -41,7 +52,7 @@ def check_soundness(
     for name in trained:
         gradient = joint.gradient_of(name) if name in joint.gradients else None
         if gradient is not None:
-            _check_gradient(name, gradient, provenance[gradient], expected_power)
+            _check_gradient(joint, provenance, name, gradient, expected_power)
 
 
 def _check_buffer(node: Node, provenance: Mapping[Node, Results]) -> None:
@@ -58,26 +69,30 @@ def _check_buffer(node: Node, provenance: Mapping[Node, Results]) -> None:
     )
 
 
-def _check_gradient(name: str, gradient: Node, found: Results, expected_power: int) -> None:
+def _check_gradient(
+    joint: JointGraph, provenance: Mapping[Node, Results], name: str, gradient: Node, expected_power: int
+) -> None:
+    found = provenance[gradient]
     assert not isinstance(found, tuple)
     if isinstance(found, Shared) and not is_zero(gradient):
         found = mixes(gradient, "gives a gradient that no sample owns")
     if isinstance(found, (PerSample, SamplePosition)):
         found = mixes(gradient, "gives a gradient that was not summed over the samples")
     if isinstance(found, Refused):
-        raise _refusal(found, name)
+        raise _refusal(found, name, joint, provenance, expected_power)
     if isinstance(found, SummedOverSamples) and found.power != expected_power:
         raise UnsoundProgramError(
             f"a gradient is scaled by the number of samples in the batch (to the power of {found.power}, not of "
             f"{expected_power})",
             place=find_place(found.scaled_at or gradient, parameter=name),
             why="one sample more or less changes what all the others contribute",
-            fix='sum over the samples instead; for one mean over the batch pass loss_reduction="mean"',
+            fix=_fix_of_power(joint, provenance, expected_power),
         )
 
 
-def _refusal(found: Provenance, parameter: str) -> DPGraphError:
-    assert isinstance(found, Refused)
+def _refusal(
+    found: Refused, parameter: str, joint: JointGraph, provenance: Mapping[Node, Results], expected_power: int
+) -> DPGraphError:
     place = find_place(found.origin, parameter=parameter)
     if found.kind == "unknown":
         return UnsupportedProgramError(
@@ -87,10 +102,23 @@ def _refusal(found: Provenance, parameter: str) -> DPGraphError:
             fix="write the step with other operators, leave the parameters behind it untrained, or tell how the "
             "operator treats samples with dpgraph.register_transfer",
         )
-    return UnsoundProgramError(
-        f"an op {found.reason}",
-        place=place,
-        why=WHY,
-        fix="compute per sample: reduce over features or positions, never over the batch; use GroupNorm or LayerNorm "
-        "for BatchNorm; give batch_dims if dimension 0 of an input is not the batch",
-    )
+    what, fix = f"an op {found.reason}", PER_SAMPLE
+    normalised = find_normalised_loss(found.origin, provenance)
+    if normalised is not None:
+        what = "a loss inside the model is divided by a sum over all samples, such as their number of tokens or labels"
+        fix = replace_loss(normalised, provenance)
+    elif _is_scaled(found.origin, provenance):
+        fix = _fix_of_power(joint, provenance, expected_power)
+    return UnsoundProgramError(what, place=place, why=WHY, fix=fix)
+
+
+def _fix_of_power(joint: JointGraph, provenance: Mapping[Node, Results], expected_power: int) -> str:
+    inside = find_mean_loss(joint, provenance)
+    if expected_power == 0 and inside is not None:
+        return f"{SUM}; or {replace_loss(inside, provenance)}"
+    return SUM if expected_power == 0 else ALL_MEANS
+
+
+def _is_scaled(node: Node, provenance: Mapping[Node, Results]) -> bool:
+    """Whether a power of B stands before an operand."""
+    return any(getattr(provenance[x], "power", 0) for x in node.all_input_nodes)

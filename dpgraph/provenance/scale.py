@@ -54,6 +54,7 @@ LINEAR: dict[Any, int] = {
             "aten.view.default",
             "aten.permute.default",
             "aten.unsqueeze.default",
+            "aten.squeeze.default",
             "aten.squeeze.dim",
             "aten.squeeze.dims",
             "aten.expand.default",

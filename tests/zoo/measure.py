@@ -1,7 +1,8 @@
 """Train one architecture for a step, and say how it went."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ class Row:
 
     Attributes:
         name: of the model.
-        num_parameters: elements of its parameters.
+        num_parameters: elements of its parameters, before biases are added.
+        adds_biases: whether the model has none, and "bitfit" was measured with `add_biases`.
         forms: how many of the forms of each kind its per-sample gradients are made of.
         num_fallbacks: operators that were mapped over the samples by vmap.
         error: largest relative error of a parameter's clipped sum against the loop over the samples.
@@ -37,7 +39,8 @@ class Row:
 
     name: str
     num_parameters: int
-    forms: dict[str, int]
+    adds_biases: bool = False
+    forms: Mapping[str, int] = field(default_factory=dict)
     num_fallbacks: int = 0
     error: float = 0.0
     tolerance: float = 0.0
@@ -57,14 +60,12 @@ def measure(architecture: Architecture, mode: str = "full") -> Row:
     num_parameters = sum(p.numel() for p in model.parameters())
     torch.manual_seed(2)
     batch = architecture.batch(NUM_SAMPLES).to(torch.float64)
-    has_biases = any("bias" in name for name, _ in model.named_parameters())
+    adds_biases = mode == "bitfit" and not any("bias" in n.rpartition(".")[2] for n, _ in model.named_parameters())
     try:
-        module = dp_compile(
-            model, mode, clipping="auto-v", add_biases=mode == "bitfit" and not has_biases, options=EAGER
-        )
+        module = dp_compile(model, mode, clipping="auto-v", add_biases=adds_biases, options=EAGER)
         architecture.losses(module, batch).sum().backward()
     except DPGraphError as error:
-        return Row(architecture.name, num_parameters, {}, refusal=error.what)
+        return Row(architecture.name, num_parameters, adds_biases, refusal=error.what)
     expected = _expected(architecture, model, batch)
     found = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     skipped = tuple(name for name, g in found.items() if g is None and expected[name].any())
@@ -73,6 +74,7 @@ def measure(architecture: Architecture, mode: str = "full") -> Row:
     return Row(
         architecture.name,
         num_parameters,
+        adds_biases,
         dict(Counter(kind for kinds in module.rewriting.forms.values() for kind in kinds)),
         sum(node.target is torch.ops.dpgraph.map_over_samples.default for node in norms),
         max(relative_errors(given, expected).values()),

@@ -36,17 +36,36 @@ def embedding(
 def index_put(
     zeros: Any, indices: Sequence[Any], values: PerSampleTensor | Tensor, accumulate: bool = False
 ) -> Form | None:
-    """A table [num_rows, d] that was read as table[index]; other ways to index are left to the fallback."""
-    if not (
-        isinstance(zeros, Tensor) and zeros.ndim == 2 and len(indices) == 1 and isinstance(values, PerSampleTensor)
-    ):
+    """A table [num_rows, *] that was read as table[index], or table[i, j]; the fallback has other ways to index."""
+    if not (isinstance(zeros, Tensor) and isinstance(values, PerSampleTensor)):
         return None
-    v, (index,) = values.stack, indices
-    rows = index.stack if isinstance(index, PerSampleTensor) else index.expand(v.shape[0], *index.shape)
-    if rows.dtype.is_floating_point or rows.dtype == torch.bool or v.ndim != rows.ndim + 1:
+    rows = _whole_numbers(indices, values.stack.shape[0])
+    if rows is None or values.stack.ndim != rows[0].ndim + zeros.ndim - len(rows):
         return None
-    rows = rows.flatten(1) if rows.ndim > 1 else rows.unsqueeze(1)
-    return Rows(rows % zeros.shape[0], v.reshape(*rows.shape, v.shape[-1]), zeros.shape[0])
+    if len(rows) > 1 or zeros.ndim != 2:
+        return Dense(_put_in_each(zeros, rows, values.stack, accumulate))
+    index = rows[0].flatten(1) if rows[0].ndim > 1 else rows[0].unsqueeze(1)
+    v = values.stack.reshape(*index.shape, values.stack.shape[-1])
+    return Rows(index % zeros.shape[0], v, zeros.shape[0])
+
+
+def _whole_numbers(indices: Sequence[Any], num_samples: int) -> tuple[Tensor, ...] | None:
+    """Indices of the first axes as integers [B, *], broadcast together; None if some are no integers, or left out."""
+    if any(index is None for index in indices):
+        return None
+    whole = [x.stack if isinstance(x, PerSampleTensor) else x.expand(num_samples, *x.shape) for x in indices]
+    if any(x.dtype.is_floating_point or x.dtype == torch.bool for x in whole):
+        return None
+    rank = max(x.ndim for x in whole)
+    return tuple(
+        torch.broadcast_tensors(*(x.reshape(num_samples, *[1] * (rank - x.ndim), *x.shape[1:]) for x in whole))
+    )
+
+
+def _put_in_each(zeros: Tensor, rows: tuple[Tensor, ...], v: Tensor, accumulate: bool) -> Tensor:
+    """Each sample's values at its own places of a table of its own, [B, *table]."""
+    own = torch.arange(v.shape[0], device=v.device).reshape(-1, *[1] * (rows[0].ndim - 1)).expand(rows[0].shape)
+    return zeros.expand(v.shape[0], *zeros.shape).index_put((own, *rows), v, accumulate)
 
 
 @linear_rule(aten.embedding_dense_backward.default)

@@ -117,6 +117,23 @@ def mm(a: Any, b: Any) -> Gradient | None:
     return _matrices(b, lambda form: Outer(form.u @ a.mT, form.v)) or _dense(b, lambda g: a @ g)
 
 
+@linear_rule(aten.bmm.default)
+def bmm(a: Any, b: Any) -> Gradient | None:
+    """By matrices that all samples share, pair by pair."""
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return None
+    return _dense(a, lambda g: g @ b) if isinstance(a, tuple) else _dense(b, lambda g: a @ g)
+
+
+@linear_rule(aten.cat.default)
+def cat(parts: Sequence[Any], dim: int = 0) -> Gradient | None:
+    """Gradients of the parts of a whole, side by side."""
+    if not all(isinstance(part, tuple) for part in parts):
+        return None
+    stacks = [materialise(part) for part in parts]
+    return (Dense(torch.cat(stacks, _stacked(stacks[0], dim))),)
+
+
 @linear_rule(aten.permute.default)
 def permute(gradient: Gradient, dims: Sequence[int]) -> Gradient | None:
     """Outer products transpose by swapping their factors."""
@@ -139,11 +156,15 @@ def unsqueeze(gradient: Gradient, dim: int) -> Gradient | None:
     return _dense(gradient, lambda g: g.unsqueeze(1 + dim if dim >= 0 else dim))
 
 
-@linear_rule(aten.squeeze.dims, aten.squeeze.dim)
-def squeeze(gradient: Gradient, dims: int | Sequence[int]) -> Gradient | None:
-    """Axes of size 1 go."""
-    several = (dims,) if isinstance(dims, int) else tuple(dims)
-    return _dense(gradient, lambda g: g.squeeze(tuple(_stacked(g, d) for d in several)))
+@linear_rule(aten.squeeze.default, aten.squeeze.dims, aten.squeeze.dim)
+def squeeze(gradient: Gradient, dims: int | Sequence[int] | None = None) -> Gradient | None:
+    """Axes of size 1 go, all of them by default."""
+
+    def change(g: Tensor) -> Tensor:
+        several = range(g.ndim - 1) if dims is None else (dims,) if isinstance(dims, int) else dims
+        return g.squeeze(tuple(_stacked(g, d) for d in several))
+
+    return _dense(gradient, change)
 
 
 @linear_rule(aten.expand.default)

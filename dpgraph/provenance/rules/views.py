@@ -113,7 +113,7 @@ def unsqueeze(step: Step) -> Provenance:
     return _moved(step, found, _axis(found) + (dim <= _axis(found)), "unsqueezes it")
 
 
-@transfer(aten.squeeze.dims, aten.squeeze.dim)
+@transfer(aten.squeeze.default, aten.squeeze.dims, aten.squeeze.dim)
 def squeeze(step: Step) -> Provenance:
     """Axes of size 1 go; the axis of the samples has no size 1."""
     found = step.of(step.args[0])
