@@ -5,6 +5,7 @@
     python -m tools.mutate --files 'rules/views'      those of the files whose path contains this
     python -m tools.mutate --again                    those of the last run that survived
     python -m tools.mutate --again --write            and write docs/mutation.md
+    python -m tools.mutate --resume ...               go on with the same run, which was stopped
 
 A mutant is made in a copy of the tree; the working tree is never touched. It is killed if one of the tests that reach
 its line fails (or cannot be imported, or does not end), and survives if they pass. The tests are asked in the order of
@@ -48,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gone = stale(everything)
     for key in gone:
         print("an accepted survivor is no mutant any more: " + ": ".join(key))
-    command, known = load(RESULTS) if options.again else (_command(options), [])
+    command, known = load(RESULTS) if options.again or options.resume else (_command(options), [])
+    if options.resume and command != _command(options):
+        raise SystemExit(f"the run that was stopped is another one: {command}")
     chosen = _chosen(everything, options, known)
     if options.list:
         for change in chosen:
@@ -68,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sample", type=int, help="so many mutants, drawn evenly over the files")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--again", action="store_true", help="only those of the last run that survived")
+    parser.add_argument("--resume", action="store_true", help="go on with the same run, which was stopped")
     parser.add_argument("--budget", type=float, default=60, help="seconds of tests a mutant, as they take unbroken")
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     parser.add_argument("--write", action="store_true", help="write docs/mutation.md")
@@ -88,7 +92,9 @@ def _chosen(everything: list[Change], options: argparse.Namespace, known: Sequen
     if options.again:
         survived = {r.key for r in known if r.verdict is not Verdict.killed}
         return [change for change in chosen if change.key in survived]
-    return chosen if options.sample is None else sample(chosen, options.sample, options.seed)
+    drawn = chosen if options.sample is None else sample(chosen, options.sample, options.seed)
+    done = {r.key for r in known}
+    return [change for change in drawn if change.key not in done]
 
 
 def _described(change: Change) -> str:
