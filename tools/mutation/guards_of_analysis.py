@@ -86,8 +86,8 @@ MUTANTS = (
     guard(
         "a scan along the batch",
         "provenance/rules/reductions.py",
-        "found.axis != dim % max(rank, 1)",
-        "True",
+        "found.axis == dim % len(step.shape(step.args[0]))",
+        "False",
         "a_running_sum_over_the_batch_is_refused",
     ),
     guard(
