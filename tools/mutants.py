@@ -12,7 +12,6 @@ The same tests must pass on an unbroken copy first. Exit status 1 if a mutant su
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,27 +19,17 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from queue import SimpleQueue
 
 from tools.mutant_table import MUTANTS, Mutant
+from tools.mutation.tree import PYTEST_OPTIONS, ROOT, Verdict, copy_tree, environment
 
-__all__ = ["Outcome", "Verdict", "apply", "copy_tree", "judge", "main", "run_tests"]
+__all__ = ["Outcome", "apply", "judge", "main", "run_tests"]
 
-ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("dpgraph", "tests", "pyproject.toml")
 TIMEOUT_SECONDS = 300
 # pytest's exit status: 0 all passed, 1 some failed; everything else means that the tests did not run.
 PASSED, FAILED = 0, 1
-
-
-class Verdict(str, Enum):
-    """What became of a mutant."""
-
-    killed = "killed"
-    survived = "SURVIVED"
-    broken = "BROKEN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +40,6 @@ class Outcome:
     verdict: Verdict
     detail: str
     seconds: float
-
-
-def copy_tree(root: Path, target: Path) -> None:
-    """Copy what the tests need."""
-    for name in COPIED:
-        source = root / name
-        if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        else:
-            shutil.copy2(source, target / name)
 
 
 def apply(mutant: Mutant, text: str) -> str:
@@ -79,18 +58,11 @@ def apply(mutant: Mutant, text: str) -> str:
 
 def run_tests(tree: Path, tests: Sequence[str]) -> tuple[int, str]:
     """Exit status and last lines of pytest on a copy of the tree."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(tree),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": "1",
-        # compiled code of one mutant must not serve another one
-        "TORCHINDUCTOR_CACHE_DIR": str(tree / "inductor-cache"),
-    }
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
+    command = [sys.executable, "-m", "pytest", *PYTEST_OPTIONS, *tests]
+    variables = {**os.environ, **environment(tree)}
     try:
         done = subprocess.run(
-            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+            command, cwd=tree, env=variables, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         return -1, f"no end after {TIMEOUT_SECONDS} s"

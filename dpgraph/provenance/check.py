@@ -47,8 +47,8 @@ def check_soundness(
     """
     for position in joint.mutations:
         node = joint.outputs[position]
-        if node is not None:
-            _check_buffer(node, provenance)
+        assert node is not None, "a buffer's new value was cut before the check"
+        _check_buffer(node, provenance)
     for name in trained:
         gradient = joint.gradient_of(name) if name in joint.gradients else None
         if gradient is not None:

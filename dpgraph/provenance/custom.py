@@ -2,10 +2,8 @@
 
 from typing import Literal, get_args
 
-from torch import Tensor
-
 from dpgraph.errors import ArgumentError
-from dpgraph.provenance.lattice import PerSample, Provenance, Shared
+from dpgraph.provenance.lattice import PerSample
 from dpgraph.provenance.registry import REGISTERED, Results, Step, Transfer, find_transfer, transfer
 from dpgraph.provenance.rules.pointwise import pointwise
 from dpgraph.torch_compat import OpOverload
@@ -65,11 +63,8 @@ def _leading(step: Step) -> Results:
     found = step.agreed(step.tensors)
     if isinstance(found, PerSample) and found.axis != 0:
         found = step.mixed("was registered for samples on axis 0")
-    result: Provenance = found if found is not None else Shared()
     value = step.node.meta["val"]
-    if not isinstance(value, (tuple, list)):
-        return result
-    return tuple(result if isinstance(v, Tensor) else Shared() for v in value)
+    return (found,) * len(value) if isinstance(value, (tuple, list)) else found
 
 
 FAMILIES: dict[str, Transfer] = {"pointwise": pointwise, "leading": _leading}

@@ -84,13 +84,13 @@ class _Experiment:
             torch.manual_seed(0)
             results = node.target(*args, **kwargs)
         several = results if isinstance(results, (tuple, list)) else (results,)
-        return [x.to(torch.float64) for x in several]
+        return [torch.as_tensor(x, dtype=torch.float64) for x in several]
 
     def _draw(self, x: Node, generator: torch.Generator) -> Tensor:
         like = x.meta["val"]
         shape = [int(self._number(size)) for size in like.shape]
         if like.dtype.is_floating_point:
-            return torch.randn(shape, generator=generator, dtype=torch.float64).to(like.dtype)
+            return torch.randn(shape, generator=generator, dtype=like.dtype)
         return torch.randint(0, 2, shape, generator=generator).to(like.dtype)
 
     def _number(self, size: Any) -> sympy.Expr:

@@ -59,7 +59,7 @@ def infer_provenance(joint: JointGraph, *, outer_power: int = 0) -> MappingProxy
 
 def _infer(joint: JointGraph, node: Node, known: dict[Node, Results]) -> bool:
     """Add what is known of a node; False if it needs a gradient from outside of which nothing is known yet."""
-    if node in known or node.op == "output":
+    if node.op == "output":
         return True
     if node.op == "placeholder":
         match joint.inputs[node.name]:

@@ -55,9 +55,9 @@ class Step:
         assert not isinstance(found, tuple), f"{operand} has several results"
         return found
 
-    def shape(self, operand: Any) -> tuple[sympy.Expr, ...]:
+    def shape(self, operand: Node) -> tuple[sympy.Expr, ...]:
         """Symbolic shape of an operand; () for a scalar."""
-        value = operand.meta.get("val") if isinstance(operand, Node) else operand
+        value = operand.meta.get("val")
         return tuple(size_of(s) for s in value.shape) if isinstance(value, Tensor) else ()
 
     @property
@@ -79,8 +79,8 @@ class Step:
                 return mixes(found.origin, f"sums over the samples, and {reason} at a later op")
         return mixes(self.node, reason)
 
-    def agreed(self, operands: Sequence[Any], shifts: Sequence[int] | None = None) -> PerSample | Refused | None:
-        """The one way in which `operands` are per sample, with `shifts` added to their axes; None if all are shared."""
+    def agreed(self, operands: Sequence[Any], shifts: Sequence[int] | None = None) -> PerSample | Refused | Shared:
+        """The one way in which `operands` are per sample, with `shifts` added to their axes; shared if all are."""
         found: PerSample | None = None
         for i, operand in enumerate(operands):
             provenance = self.of(operand)
@@ -93,7 +93,7 @@ class Step:
             if met is None:
                 return self.mixed("pairs values of different samples")
             found = met
-        return found
+        return found if found is not None else Shared()
 
 
 Transfer = Callable[[Step], Results]

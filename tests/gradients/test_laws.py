@@ -163,6 +163,12 @@ def convolution_case(batch: int, images: int, rank: int, transposed: bool, group
     return case(aten.convolution_backward.default, grad, PerSampleTensor(x), weight, [out], *geometry, wanted)
 
 
+def of_shared(c: Case, position: int) -> Case:
+    """The case with the first sample's operand for all."""
+    args = [x.stack[0] if i == position else x for i, x in enumerate(c.args)]
+    return Case(c.op, tuple(args), c.kwargs)
+
+
 def gradient_cases(batch: int, t: int, p: int, d: int) -> list[Case]:
     """Every registered gradient rule, with the shapes it must treat."""
     convolutions = [
@@ -176,8 +182,11 @@ def gradient_cases(batch: int, t: int, p: int, d: int) -> list[Case]:
         case(aten.mm.default, stack(batch, p, t), stack(batch, t, d)),
         case(aten.mm.default, stack(batch, p, t), randn(t, d)),
         case(aten.bmm.default, stack(batch, 2, p, t), stack(batch, 2, t, d)),
+        case(aten.bmm.default, stack(batch, 2, p, t), randn(2, t, d)),
         case(aten.mv.default, stack(batch, p, t), stack(batch, t)),
+        case(aten.mv.default, randn(p, t), stack(batch, t)),
         case(aten.dot.default, stack(batch, t), stack(batch, t)),
+        case(aten.dot.default, stack(batch, t), randn(t)),
         case(aten.sum.default, stack(batch, t, d)),
         case(aten.sum.dim_IntList, stack(batch, 1, t, d), [0, 1]),
         case(aten.sum.dim_IntList, stack(batch, 1, t, d), [0, -1], True),
@@ -192,7 +201,12 @@ def gradient_cases(batch: int, t: int, p: int, d: int) -> list[Case]:
         case(aten.index_put.default, zeros(p, p, d), [ids(p, batch, t), ids(p, batch, t)], stack(batch, t, d), True),
         case(aten.index_put.default, zeros(p, d, t), [ids(p, batch, t)], stack(batch, t, d, t), True),
         case(aten.index_put.default, zeros(p, p), [ids(p, batch, t, 1), torch.arange(-p, 0)], stack(batch, t, p), True),
+        case(aten.index_put.default, zeros(p, d), [ids(p, batch, t)], randn(t, d), True),
+        case(aten.index_put.default, zeros(p, d), [torch.arange(p) >= 0], stack(batch, p, d), True),
+        case(aten.index_put.default, zeros(p), [ids(p, batch, t)], stack(batch, t), True),
         *convolutions,
+        of_shared(convolutions[0], 0),
+        of_shared(convolutions[0], 1),
         convolution_case(2, 1, 2, False, 1, [True, False, True]),
     ]
 
@@ -225,50 +239,61 @@ def test_gradient_rules_are_the_op_on_each_sample(batch: int, t: int, p: int, d:
                     torch.testing.assert_close(form.materialise()[b].reshape(e.shape), e, **EXACT)
 
 
+def test_what_gradient_rules_leave_to_the_fallback() -> None:
+    cases = [c for c in gradient_cases(2, 2, 3, 4) if GRADIENT_RULES[c.op](*c.args, **c.kwargs) is None]
+    left = ["mm", "bmm", "mv", "dot", "embedding_dense_backward", *["index_put"] * 4, "convolution_backward"]
+    assert [str(c.op).split(".")[1] for c in cases] == left
+
+
 def test_every_gradient_rule_has_a_case() -> None:
     assert {c.op for c in gradient_cases(2, 2, 2, 2)} == set(GRADIENT_RULES)
 
 
 @dataclass(frozen=True)
 class LinearCase:
-    """A linear op: the call with the gradient in its place, for a gradient of `shape`."""
+    """A linear op: the call with the gradient in its place, for a gradient of `shape`, and in which forms it comes out.
+
+    These are "kept" as they were, "outer" if they were plain outer products, "rows", "dense", or the case is left to
+    the "fallback".
+    """
 
     op: Any
     shape: tuple[int, ...]
     call: Callable[[Any], tuple[Any, ...]]
+    forms: str = "dense"
 
 
 LINEAR_CASES = [
-    LinearCase(aten.alias.default, (3, 4), lambda g: (g,)),
-    LinearCase(aten.clone.default, (3, 4), lambda g: (g,)),
-    LinearCase(torch.ops.prims.convert_element_type.default, (3, 4), lambda g: (g, torch.float64)),
-    LinearCase(aten.add.Tensor, (3, 4), lambda g: (g, g)),
-    LinearCase(aten.sub.Tensor, (3, 4), lambda g: (g, 0.25 * g if isinstance(g, Tensor) else scaled(g, 0.25))),
+    LinearCase(aten.alias.default, (3, 4), lambda g: (g,), "kept"),
+    LinearCase(aten.clone.default, (3, 4), lambda g: (g,), "kept"),
+    LinearCase(torch.ops.prims.convert_element_type.default, (3, 4), lambda g: (g, torch.float64), "kept"),
+    LinearCase(aten.add.Tensor, (3, 4), lambda g: (g, g), "kept"),
+    LinearCase(aten.sub.Tensor, (3, 4), lambda g: (g, 0.25 * g if isinstance(g, Tensor) else scaled(g, 0.25)), "kept"),
     LinearCase(aten.mul.Tensor, (3, 1), lambda g: (g, FACTOR)),
     LinearCase(aten.mul.Tensor, (3, 4), lambda g: (g, FACTOR[0])),
     LinearCase(aten.div.Tensor, (3, 1), lambda g: (g, FACTOR)),
     LinearCase(aten.sum.default, (3, 4), lambda g: (g,)),
     LinearCase(aten.sum.dim_IntList, (3, 4), lambda g: (g, [0])),
     LinearCase(aten.sum.dim_IntList, (2, 3, 4), lambda g: (g, [-1, 0], True)),
-    LinearCase(aten.neg.default, (3, 4), lambda g: (g,)),
-    LinearCase(aten.mul.Tensor, (3, 4), lambda g: (g, torch.tensor(2.0, dtype=torch.float64))),
+    LinearCase(aten.neg.default, (3, 4), lambda g: (g,), "kept"),
+    LinearCase(aten.mul.Tensor, (3, 4), lambda g: (g, torch.tensor(2.0, dtype=torch.float64)), "kept"),
     LinearCase(aten.mul.Tensor, (3, 4), lambda g: (FACTOR, g)),
     LinearCase(aten.mul.Tensor, (4,), lambda g: (g, FACTOR)),
-    LinearCase(aten.mul.Scalar, (3, 4), lambda g: (g, -0.5)),
-    LinearCase(aten.div.Tensor, (3, 4), lambda g: (g, torch.tensor(3.0, dtype=torch.float64))),
+    LinearCase(aten.mul.Scalar, (3, 4), lambda g: (g, -0.5), "kept"),
+    LinearCase(aten.div.Tensor, (3, 4), lambda g: (g, torch.tensor(3.0, dtype=torch.float64)), "kept"),
     LinearCase(aten.div.Tensor, (3, 4), lambda g: (g, FACTOR)),
-    LinearCase(aten.div.Scalar, (3, 4), lambda g: (g, 4)),
-    LinearCase(aten.mm.default, (3, 4), lambda g: (g, FACTOR.t())),
-    LinearCase(aten.mm.default, (3, 4), lambda g: (FACTOR.t(), g)),
+    LinearCase(aten.div.Scalar, (3, 4), lambda g: (g, 4), "kept"),
+    LinearCase(aten.mm.default, (3, 4), lambda g: (g, FACTOR.t()), "outer"),
+    LinearCase(aten.mm.default, (3, 4), lambda g: (FACTOR.t(), g), "outer"),
     LinearCase(aten.bmm.default, (2, 3, 4), lambda g: (g, torch.stack([FACTOR.t(), FACTOR.t()]))),
     LinearCase(aten.bmm.default, (2, 3, 4), lambda g: (torch.stack([FACTOR.t(), FACTOR.t()]), g)),
     LinearCase(aten.cat.default, (3, 4), lambda g: ([g, g], -1)),
     LinearCase(aten.cat.default, (4,), lambda g: ([g, g, g],)),
-    LinearCase(aten.permute.default, (3, 4), lambda g: (g, [1, 0])),
+    LinearCase(aten.permute.default, (3, 4), lambda g: (g, [1, 0]), "outer"),
     LinearCase(aten.permute.default, (2, 3, 4), lambda g: (g, [2, -3, 1])),
-    LinearCase(aten.view.default, (3, 4), lambda g: (g, [2, 6])),
-    LinearCase(aten.view.default, (3, 4), lambda g: (g, [-1])),
-    LinearCase(aten.view.default, (1, 1), lambda g: (g, [])),
+    LinearCase(aten.view.default, (3, 4), lambda g: (g, [2, 6]), "outer"),
+    LinearCase(aten.view.default, (3, 4), lambda g: (g, [-1]), "outer"),
+    LinearCase(aten.view.default, (1, 1), lambda g: (g, []), "outer"),
     LinearCase(aten.unsqueeze.default, (3, 4), lambda g: (g, -1)),
     LinearCase(aten.unsqueeze.default, (3, 4), lambda g: (g, 0)),
     LinearCase(aten.squeeze.dims, (1, 3, 1), lambda g: (g, [0, -1])),
@@ -282,16 +307,19 @@ LINEAR_CASES = [
     LinearCase(aten.select_scatter.default, (4,), lambda g: (zeros(3, 4), g, -2, 1)),
     LinearCase(aten.constant_pad_nd.default, (3, 4), lambda g: (g, [1, 0, 0, 2])),
     LinearCase(torch.ops.prims.rev.default, (3, 4), lambda g: (g, [1])),
-    LinearCase(aten.embedding_dense_backward.default, (3, 4), lambda g: (g, PLACES[0], 3, 1, False)),
-    LinearCase(aten.embedding_dense_backward.default, (2, 3, 4), lambda g: (g, PLACES, 3, -1, False)),
-    LinearCase(aten.embedding_dense_backward.default, (2, 3, 4), lambda g: (g, PLACES, 3, -1, True)),
-    LinearCase(aten.index_put.default, (3, 4), lambda g: (zeros(3, 4), [PLACES[1]], g, True)),
-    LinearCase(aten.index_put.default, (2, 3, 4), lambda g: (zeros(3, 4), [PLACES], g, True)),
+    LinearCase(aten.embedding_dense_backward.default, (3, 4), lambda g: (g, PLACES[0], 3, 1, False), "rows"),
+    LinearCase(aten.embedding_dense_backward.default, (2, 3, 4), lambda g: (g, PLACES, 3, -1, False), "rows"),
+    LinearCase(aten.embedding_dense_backward.default, (2, 3, 4), lambda g: (g, PLACES, 3, -1, True), "fallback"),
+    LinearCase(aten.index_put.default, (3, 4), lambda g: (zeros(3, 4), [PLACES[1]], g, True), "rows"),
+    LinearCase(aten.index_put.default, (2, 3, 4), lambda g: (zeros(3, 4), [PLACES], g, True), "rows"),
     LinearCase(aten.index_put.default, (3, 2, 2, 3), lambda g: (zeros(3, 2, 4), [None, None, PLACES], g, True)),
     LinearCase(aten.index_put.default, (2, 2, 3), lambda g: (zeros(2, 4, 4), [None, PLACES, PLACES], g, True)),
-    LinearCase(aten.index_put.default, (2, 3, 3), lambda g: (zeros(4, 3, 4), [PLACES, None, PLACES], g, True)),
-    LinearCase(aten.index_put.default, (2, 3), lambda g: (zeros(4, 3, 4), [None, None, PLACES], g, True)),
-    LinearCase(aten.copy.default, (3, 4), lambda g: (zeros(3, 4), g)),
+    LinearCase(aten.index_put.default, (2, 2, 3), lambda g: (zeros(2, 4, 4), [None, PLACES, PLACES[0]], g, True)),
+    LinearCase(
+        aten.index_put.default, (2, 3, 3), lambda g: (zeros(4, 3, 4), [PLACES, None, PLACES], g, True), "fallback"
+    ),
+    LinearCase(aten.index_put.default, (2, 3), lambda g: (zeros(4, 3, 4), [None, None, PLACES], g, True), "fallback"),
+    LinearCase(aten.copy.default, (3, 4), lambda g: (zeros(3, 4), g), "kept"),
     LinearCase(aten.where.self, (3, 4), lambda g: (FACTOR > 0, g, ZERO)),
     LinearCase(aten.where.self, (3, 4), lambda g: (FACTOR[0] > 0, ZERO, g)),
     LinearCase(aten.where.self, (4,), lambda g: (FACTOR > 0, g, scaled(g, 2) if isinstance(g, tuple) else 2 * g)),
@@ -323,6 +351,7 @@ def test_linear_rules_are_the_op_on_each_gradient(c: LinearCase) -> None:
     for gradient in gradients_of(c.shape):
         whole = torch.stack([form.materialise() for form in gradient]).sum(0)
         carried = LINEAR_RULES[c.op](*c.call(gradient))
+        check_forms(c.forms, gradient, carried)
         if carried is None:
             args = tuple(PerSampleTensor(whole) if x is gradient else x for x in c.call(gradient))
             fallen_back = map_over_samples(c.op, args, {})
@@ -331,6 +360,22 @@ def test_linear_rules_are_the_op_on_each_gradient(c: LinearCase) -> None:
         found = torch.stack([form.materialise() for form in carried]).sum(0)
         for b in range(3):
             torch.testing.assert_close(found[b], c.op(*c.call(whole[b])), **EXACT)
+
+
+def check_forms(expected: str, gradient: Gradient, carried: Gradient | None) -> None:
+    """What a rule makes of the forms decides how fast norms are, and whether the fallback is needed."""
+    before, after = {type(form) for form in gradient}, {type(form) for form in carried or ()}
+    plain = all(isinstance(form, Outer) and form.shape is None for form in gradient)
+    match expected:
+        case "kept":
+            assert after == before
+        case "outer":
+            assert after == ({Outer} if plain else after)
+            assert carried
+        case "fallback":
+            assert carried is None
+        case _:
+            assert after == {"rows": {Rows}, "dense": {Dense}}[expected]
 
 
 def test_every_linear_rule_has_a_case() -> None:

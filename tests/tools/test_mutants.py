@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tools.mutant_table import MUTANTS, Mutant
-from tools.mutants import Verdict, apply, judge
+from tools.mutants import apply, judge
+from tools.mutation.tree import Verdict
 
 ROOT = Path(__file__).parent.parent.parent
 

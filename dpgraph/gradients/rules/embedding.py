@@ -79,11 +79,9 @@ def embedding_of_shared(
 
 @linear_rule(aten.index_put.default)
 def index_put_of_shared(
-    zeros: Tensor, indices: Sequence[Any], gradient: Any, accumulate: bool = False
+    zeros: Tensor, indices: Sequence[Any], gradient: Gradient, accumulate: bool = False
 ) -> Gradient | None:
     """The same for a table that was read as table[index], or table[:, i, j]."""
-    if not isinstance(gradient, tuple):
-        return None
     g = materialise(gradient)
     form = index_put(zeros, indices, PerSampleTensor(g), accumulate)
     if isinstance(form, Form):

@@ -17,4 +17,4 @@ def total(x: PerSampleTensor, dims: Sequence[int] | None = None, keepdim: bool =
     """G_b is the sum over the same axes of what sample b holds."""
     ndim = x.stack.ndim - 1
     axes = [1 + d % ndim for d in dims] if dims else list(range(1, ndim + 1))
-    return Dense(x.stack.sum(axes, keepdim=keepdim, **dtype) if axes else x.stack)
+    return Dense(x.stack.sum(axes, keepdim=keepdim, **dtype))

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples
 from dpgraph.provenance.registry import Results, Step, transfer
@@ -10,21 +11,20 @@ from dpgraph.torch_compat import find_operators
 aten = torch.ops.aten
 
 
-def _leading(step: Step, operands: list[object], num_leading: int) -> PerSample | Refused | None:
+def _leading(step: Step, operands: list[Node], num_leading: int) -> PerSample | Refused | Shared:
     """How the operands are per sample, if on one of the leading axes that the op treats apart."""
-    found = step.agreed([x for x in operands if x is not None])
+    found = step.agreed(operands)
     if isinstance(found, PerSample) and found.axis >= num_leading:
         return step.mixed("computes along the axis of the samples")
     return found
 
 
-def _for_each_result(step: Step, found: PerSample | Refused | None, rank: int) -> Results:
+def _for_each_result(step: Step, found: Provenance, rank: int) -> Results:
     """`found` for all results of at least `rank` axes; smaller ones (random seeds, lengths) are shared."""
-    result: Provenance = found if found is not None else Shared()
     value = step.node.meta["val"]
     if not isinstance(value, (tuple, list)):
-        return result
-    return tuple(result if isinstance(v, Tensor) and v.ndim >= rank else Shared() for v in value)
+        return found
+    return tuple(found if isinstance(v, Tensor) and v.ndim >= rank else Shared() for v in value)
 
 
 @transfer(
@@ -47,7 +47,7 @@ def attention(step: Step) -> Results:
     """
     wide = [x for x in step.tensors if x.meta["val"].ndim >= 3]
     narrow = [x for x in step.tensors if x.meta["val"].ndim < 3]
-    found = _leading(step, list(wide), num_leading=2)
+    found = _leading(step, wide, num_leading=2)
     if any(not isinstance(step.of(x), Shared) for x in narrow):
         found = step.mixed("takes sequence lengths over the whole batch")
     return _for_each_result(step, found, rank=3)
@@ -59,8 +59,7 @@ def convolution(step: Step) -> Provenance:
     image, weight = step.args[:2]
     if not isinstance(step.of(weight), Shared) or not isinstance(step.of(step.args[2]), Shared):
         return step.mixed("convolves with a kernel that depends on the samples")
-    found = _leading(step, [image], num_leading=1)
-    return found if found is not None else Shared()
+    return _leading(step, [image], num_leading=1)
 
 
 @transfer(aten.convolution_backward.default)
@@ -71,7 +70,7 @@ def convolution_backward(step: Step) -> Results:
         return (step.mixed("convolves with a kernel that depends on the samples"),) * 3
     found = _leading(step, [grad, image], num_leading=1)
     if not isinstance(found, PerSample):
-        return (found if found is not None else Shared(),) * 3
+        return (found,) * 3
     summed = SummedOverSamples(step.node)
     return found, summed, summed
 
@@ -111,7 +110,7 @@ def convolution_backward(step: Step) -> Results:
 def pooling(step: Step) -> Results:
     """[N, C, *] or [C, *]: windows over the axes of space, which are the last; N and C stay apart."""
     num_leading = len(step.shape(step.args[0])) - _num_axes_of_space(step)
-    return _for_each_result(step, _leading(step, list(step.tensors), num_leading), rank=2)
+    return _for_each_result(step, _leading(step, step.tensors, num_leading), rank=2)
 
 
 def _num_axes_of_space(step: Step) -> int:
@@ -127,4 +126,4 @@ def _num_axes_of_space(step: Step) -> int:
 )
 def grid_sampler(step: Step) -> Results:
     """Images [N, C, *] read at points [N, *, rank]: N stays apart."""
-    return _for_each_result(step, _leading(step, list(step.tensors), num_leading=1), rank=3)
+    return _for_each_result(step, _leading(step, step.tensors, num_leading=1), rank=3)

@@ -46,7 +46,7 @@ def mm(step: Step) -> Provenance:
     left, right = step.args[:2]
     if step.node.target is aten.dot.default:
         found = step.agreed([left, right])
-        return SummedOverSamples(step.node) if isinstance(found, PerSample) else found or Shared()
+        return SummedOverSamples(step.node) if isinstance(found, PerSample) else found
     return _product(step, left, right, num_batch=0)
 
 

@@ -4,6 +4,7 @@ Leading axes, aligned from the right, stay apart. So do the rows of one operand 
 """
 
 import torch
+from torch.fx import Node
 
 from dpgraph.provenance.lattice import PerSample, Provenance, Shared, SummedOverSamples
 from dpgraph.provenance.registry import Step, transfer
@@ -11,12 +12,12 @@ from dpgraph.provenance.registry import Step, transfer
 aten = torch.ops.aten
 
 
-def _among_leading_or_rows(step: Step, operands: list[object], left: object, right: object) -> Provenance:
+def _among_leading_or_rows(step: Step, operands: list[Node], left: Node, right: Node) -> Provenance:
     """As the operands agree: the samples on a leading axis, or rows of the left one while the right one is shared."""
     rank = len(step.shape(operands[0]))
     found = step.agreed(operands, [rank - len(step.shape(x)) for x in operands])
-    if found is None or not isinstance(found, PerSample):
-        return found or Shared()
+    if not isinstance(found, PerSample):
+        return found
     rows_of_left = found.axis == rank - 2 and isinstance(step.of(left), PerSample)
     if found.axis < rank - 2 or (rows_of_left and isinstance(step.of(right), Shared)):
         return found
@@ -46,5 +47,5 @@ def distances_backward(step: Step) -> Provenance:
     if isinstance(step.of(left), Shared) and isinstance(found, PerSample) and found.axis == len(step.shape(right)) - 2:
         # the samples are rows of right, and so along the last axis of grad and of the distances
         agreed = step.agreed([grad, right, apart], [0, rank + 1 - len(step.shape(right)), 0])
-        return SummedOverSamples(step.node) if isinstance(agreed, PerSample) else agreed or Shared()
+        return SummedOverSamples(step.node) if isinstance(agreed, PerSample) else agreed
     return _among_leading_or_rows(step, [grad, left, right, apart], left, right)

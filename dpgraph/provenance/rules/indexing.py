@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch.fx import Node
 
-from dpgraph.provenance.lattice import PerSample, Provenance, SamplePosition, Shared, SummedOverSamples, meet
+from dpgraph.provenance.lattice import PerSample, Provenance, Refused, SamplePosition, Shared, SummedOverSamples, meet
 from dpgraph.provenance.registry import Step, transfer
 from dpgraph.provenance.rules.pointwise import is_zero
 
@@ -18,7 +18,7 @@ def embedding(step: Step) -> Provenance:
     weight, indices = step.args[:2]
     if not isinstance(step.of(weight), Shared):
         return step.mixed("looks up a table that depends on samples")
-    return step.agreed([indices]) or Shared()
+    return step.agreed([indices])
 
 
 @transfer(aten.embedding_dense_backward.default)
@@ -30,7 +30,7 @@ def embedding_dense_backward(step: Step) -> Provenance:
         return found
     agreed = step.agreed([grad, indices])
     if not isinstance(agreed, PerSample):
-        return agreed or Shared()
+        return agreed
     if step.args[4] and not isinstance(step.of(indices), Shared):
         return step.mixed("scales a gradient by how often all samples together use an index")
     if agreed.axis >= len(step.shape(indices)):
@@ -160,8 +160,8 @@ def _put(step: Step, operand: Node, indices: list[Node | None], values: Node, ac
 def _written_samples(step: Step, operand: Node, indices: list[Node | None], values: Node) -> Iterator[PerSample]:
     """What is per sample among the values and the indices, at its axis in the shape of operand[indices]."""
     place, rank, goes = _result_axes(step, operand, indices)
-    for x in indices:
-        found = step.of(x) if x is not None else None
+    for x in (x for x in indices if x is not None):
+        found = step.of(x)
         if isinstance(found, (PerSample, SamplePosition)):
             shift = place + rank - len(step.shape(x))
             yield found.moved_to(found.axis + shift) if isinstance(found, PerSample) else PerSample(found.axis + shift)
@@ -181,7 +181,7 @@ def gather(step: Step) -> Provenance:
     found = step.of(operand)
     if isinstance(found, PerSample) and found.axis == dim % len(step.shape(operand)):
         return step.mixed("picks samples out of the batch")
-    return step.agreed([operand, where]) or Shared()
+    return step.agreed([operand, where])
 
 
 @transfer(aten.scatter.src, aten.scatter.value, aten.scatter_add.default, aten.scatter_reduce.two)
@@ -196,14 +196,15 @@ def scatter(step: Step) -> Provenance:
         linear = parts and isinstance(step.of(where), Shared) and step.node.target in LINEAR_SCATTERS
         return sums[0] if linear else step.mixed("writes it at places that depend on samples")
     written = step.agreed([x for x in (where, source) if isinstance(x, Node)])
-    if not isinstance(written, PerSample):
+    if isinstance(written, Refused):
+        return written
+    if isinstance(written, Shared):
         along = isinstance(found, PerSample) and found.axis == axis
-        return step.mixed("overwrites some of the samples") if along else written or found
+        return step.mixed("overwrites some of the samples") if along else found
     if written.axis == axis:
         sums_up = step.node.target is aten.scatter_add.default and is_zero(operand)
         return SummedOverSamples(step.node) if sums_up else step.mixed("writes to places that several samples share")
-    agreed = step.agreed([x for x in (operand, where, source) if isinstance(x, Node)])
-    return agreed or Shared()
+    return step.agreed([x for x in (operand, where, source) if isinstance(x, Node)])
 
 
 LINEAR_SCATTERS = {aten.scatter.src, aten.scatter.value, aten.scatter_add.default}

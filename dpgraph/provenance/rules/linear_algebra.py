@@ -71,4 +71,4 @@ def _stacked(step: Step, operands: list[Node]) -> Provenance:
         if isinstance(found, PerSample) and found.axis >= rank - (1 if of_vectors else 2):
             return step.mixed("takes one matrix of several samples")
         shifts.append(max(ranks) - rank - of_vectors)
-    return step.agreed(operands, shifts) or Shared()
+    return step.agreed(operands, shifts)

@@ -34,8 +34,7 @@ def pointwise(step: Step) -> Provenance:
     if any(isinstance(p, SamplePosition) for p in found):
         return _of_positions(step, operands)
     rank = len(step.out_shape)
-    agreed = step.agreed(operands, [rank - len(step.shape(x)) for x in operands])
-    return agreed if agreed is not None else Shared()
+    return step.agreed(operands, [rank - len(step.shape(x)) for x in operands])
 
 
 @transfer(aten.copy.default)

@@ -87,13 +87,12 @@ def moments(step: Step) -> Results:
     return (result, result) if isinstance(step.node.meta["val"], (tuple, list)) else result
 
 
-def _along(step: Step, dim: int, operands: list[torch.fx.Node] | None = None) -> Provenance:
+def _along(step: Step, dim: int) -> Provenance:
     """Provenance of an op that mixes freely along `dim` and keeps the shape."""
-    found = step.agreed(operands if operands is not None else step.tensors)
-    if isinstance(found, PerSample):
-        rank = len(step.shape(step.args[0]))
-        return found if found.axis != dim % max(rank, 1) else step.mixed("computes along the samples")
-    return found if found is not None else Shared()
+    found = step.agreed(step.tensors)
+    if isinstance(found, PerSample) and found.axis == dim % len(step.shape(step.args[0])):
+        return step.mixed("computes along the samples")
+    return found
 
 
 @transfer(
@@ -101,11 +100,9 @@ def _along(step: Step, dim: int, operands: list[torch.fx.Node] | None = None) ->
     aten.cumprod.default,
     aten.logcumsumexp.default,
 )
-def scan(step: Step) -> Results:
+def scan(step: Step) -> Provenance:
     """(operand, dim): the result keeps the shape."""
-    result = _along(step, step.args[1])
-    value = step.node.meta["val"]
-    return (result,) * len(value) if isinstance(value, (tuple, list)) else result
+    return _along(step, step.args[1])
 
 
 @transfer(aten._fft_c2c.default, aten._fft_r2c.default, aten._fft_c2r.default)

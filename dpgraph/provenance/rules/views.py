@@ -214,7 +214,7 @@ def cat(step: Step) -> Provenance:
     if any(isinstance(p, (SummedOverSamples, SamplePosition)) for p in found):
         return step.mixed("joins it with single samples")
     if dim != agreed[0].axis:
-        return step.agreed(parts) or Shared()
+        return step.agreed(parts)
     if len(agreed) == len(found) and len({(p.axis, p.inner) for p in agreed}) == 1:
         return PerSample(dim, sum((p.outer for p in agreed), sympy.Integer(0)), agreed[0].inner)
     return step.mixed("joins samples with values that belong to none, which shifts them")

@@ -1,0 +1,171 @@
+"""Guards of the gradients: norms, clip factors and weighted sums, and samples that are not finite."""
+
+from tools.mutation.guard import guard
+
+__all__ = ["MUTANTS"]
+
+NONFINITE = "a_sample_that_is_not_finite_adds_nothing"
+
+MUTANTS = (
+    guard(
+        "a norm that is not finite keeps its factor",
+        "passes/insert_clip_factors.py",
+        "torch.where(torch.isfinite(norms), factors, 0)",
+        "factors",
+        NONFINITE,
+    ),
+    guard(
+        "0 * inf of a masked sample",
+        "gradients/forms.py",
+        "return torch.where(w.reshape(-1, *[1] * (x.ndim - 1)) != 0, x, 0)",
+        "return x",
+        NONFINITE,
+    ),
+    guard(
+        "the left factor of a product is not masked",
+        "gradients/outer.py",
+        "u, v = mask_samples(self.u, w), mask_samples(self.v, w)",
+        "u, v = self.u, mask_samples(self.v, w)",
+        NONFINITE,
+    ),
+    guard(
+        "the right factor of a product is not masked",
+        "gradients/outer.py",
+        "u, v = mask_samples(self.u, w), mask_samples(self.v, w)",
+        "u, v = mask_samples(self.u, w), self.v",
+        NONFINITE,
+    ),
+    guard(
+        "rows of a table are not masked",
+        "gradients/rows.py",
+        "v = mask_samples(self.v, w) *",
+        "v = self.v *",
+        NONFINITE,
+    ),
+    guard(
+        "materialised gradients are not masked",
+        "gradients/dense.py",
+        "g = mask_samples(self.g, w)",
+        "g = self.g",
+        NONFINITE,
+    ),
+    guard(
+        "no terms between positions in the ghost norm",
+        "gradients/gram.py",
+        "return ((u.to(dtype) @ p.mT.to(dtype)) * (v.to(dtype) @ q.mT.to(dtype))).sum((1, 2))",
+        "return ((u.to(dtype) @ p.mT.to(dtype)) * (v.to(dtype) @ q.mT.to(dtype))).diagonal(dim1=1, dim2=2).sum(1)",
+        "ghost_norm_has_the_terms_between_positions",
+    ),
+    guard(
+        "pairs across the halves of a sequence counted once",
+        "gradients/gram.py",
+        "return 2 * across + within.sum(1)",
+        "return across + within.sum(1)",
+        "ghost_norm_of_a_long_sequence_counts_pairs_twice",
+    ),
+    guard(
+        "the last position of an odd sequence",
+        "gradients/gram.py",
+        " + 2 * across + gram_dot(last_u, last_u, last_v, last_v)",
+        " + 2 * across",
+        "ghost_norm_of_a_long_sequence_counts_pairs_twice",
+    ),
+    guard(
+        "no cross term of tied uses",
+        "gradients/forms.py",
+        "total = total + 2 * earlier.dot(form)",
+        "pass",
+        "uses_of_a_tied_parameter_meet_in_the_norm",
+    ),
+    guard(
+        "cross term of tied uses counted once",
+        "gradients/forms.py",
+        "total = total + 2 * earlier.dot(form)",
+        "total = total + earlier.dot(form)",
+        "uses_of_a_tied_parameter_meet_in_the_norm",
+    ),
+    guard(
+        "rows of different tokens meet",
+        "gradients/rows.py",
+        "return torch.where(same, gram, 0).sum((1, 2))",
+        "return gram.sum((1, 2))",
+        "rows_of_different_tokens_do_not_meet_in_the_norm",
+    ),
+    guard(
+        "norms in the dtype of the model",
+        "gradients/forms.py",
+        "return torch.promote_types(dtype, torch.float32)",
+        "return dtype",
+        "norms_are_added_up_in_float32",
+    ),
+    guard(
+        "the row of padding is trained",
+        "gradients/rules/embedding.py",
+        "if padding >= 0:",
+        "if padding >= 9:",
+        "the_row_of_padding_gets_nothing",
+    ),
+    guard(
+        "every group has the norm of all",
+        "passes/insert_norms.py",
+        " if column == k)",
+        ")",
+        "groups_have_norms_of_their_own",
+    ),
+    guard(
+        "every group has the weights of the first",
+        "passes/insert_weighted_sums.py",
+        "w[:, group]",
+        "w[:, 0]",
+        "groups_have_norms_of_their_own",
+    ),
+    guard(
+        "no loss scale in the norms",
+        "passes/insert_norms.py",
+        ".sqrt() * probe.to(dtype)",
+        ".sqrt()",
+        "a_mean_over_the_batch_is_undone_before_clipping",
+    ),
+    guard(
+        "no loss scale in the weights",
+        "passes/insert_clip_factors.py",
+        " * probe.to(norms.dtype)",
+        "",
+        "a_mean_over_the_batch_is_undone_before_clipping",
+    ),
+    guard(
+        "auto-v at norm 0",
+        "clipping.py",
+        "torch.where(norm > threshold, max_norm / norm.clamp_min(info.tiny), 0)",
+        "max_norm / norm.clamp_min(info.tiny)",
+        "clipping_functions_keep_their_bound_from_nothing_to_the_largest_norm",
+    ),
+    guard(
+        "rounding noise blown up by auto-v",
+        "clipping.py",
+        "threshold = (self.noise * info.eps * largest).clamp_min(threshold)",
+        "pass",
+        "auto_v_does_not_blow_up_rounding_noise",
+    ),
+    guard(
+        "auto-s without its stability constant",
+        "clipping.py",
+        "max_norm / (norm + self.stability)",
+        "max_norm / norm",
+        "clipping_functions_keep_their_bound_from_nothing_to_the_largest_norm",
+    ),
+    guard(
+        "abadi lets small gradients grow",
+        "clipping.py",
+        ".clamp_max(1)",
+        "",
+        "clipping_functions_keep_their_bound_from_nothing_to_the_largest_norm",
+    ),
+    guard(
+        "gradients of untrained parameters stay",
+        "passes/prune.py",
+        "if name not in kept",
+        "if name in ()",
+        "only_what_is_trained_is_computed",
+    ),
+)

@@ -1,0 +1,148 @@
+"""Guards of the mechanism and of what surrounds the graph: thresholds, groups, capture, the module."""
+
+from tools.mutation.guard import guard
+
+__all__ = ["MUTANTS"]
+
+MUTANTS = (
+    guard(
+        "a mean is not undone",
+        "lower/module.py",
+        'float(call.num_samples) if self._mechanism.loss_reduction == "mean" else 1.0',
+        "1.0",
+        "a_mean_over_the_batch_is_undone_before_clipping",
+    ),
+    guard(
+        "rows of padding count",
+        "lower/module.py",
+        "probe = torch.zeros(",
+        "probe = torch.ones(",
+        "rows_that_fill_up_a_small_batch_do_not_count_where_the_model_sums",
+    ),
+    guard(
+        "each of K groups gets all of R",
+        "mechanism.py",
+        "return self.max_grad_norm / math.sqrt(self.num_groups)",
+        "return self.max_grad_norm",
+        "groups_share_the_bound",
+    ),
+    guard(
+        "the sensitivity of one group",
+        "mechanism.py",
+        "return math.sqrt(self.num_groups) * self",
+        "return self",
+        "groups_share_the_bound",
+    ),
+    guard(
+        "a threshold that is not finite",
+        "mechanism.py",
+        "math.isfinite(max_grad_norm) and max_grad_norm > 0",
+        "max_grad_norm > 0",
+        "a_threshold_that_bounds_nothing_is_refused",
+    ),
+    guard(
+        "a threshold of zero",
+        "mechanism.py",
+        "math.isfinite(max_grad_norm) and max_grad_norm > 0",
+        "math.isfinite(max_grad_norm) and max_grad_norm >= 0",
+        "a_threshold_that_bounds_nothing_is_refused",
+    ),
+    guard(
+        "a sample is counted once for each group",
+        "lower/module.py",
+        "finite.all(1)",
+        "finite",
+        "a_sample_that_is_not_finite_in_one_group_is_counted_once",
+    ),
+    guard(
+        "parameters in one storage",
+        "mechanism.py",
+        "if other != name and chosen & {name, other}:",
+        "if False:",
+        "parameters_that_share_storage_are_refused",
+    ),
+    guard(
+        "a pattern that matches nothing",
+        "mechanism.py",
+        "if not any(fnmatch.fnmatchcase(name, pattern) for name, _ in every):",
+        "if False:",
+        "a_pattern_that_matches_nothing_is_refused",
+    ),
+    guard(
+        "a mode that trains nothing",
+        "mechanism.py",
+        "if not trained:",
+        "if False:",
+        "a_mode_that_trains_nothing_is_refused",
+    ),
+    guard(
+        "a parameter in two groups",
+        "mechanism.py",
+        "if len(matches) != 1:",
+        "if len(matches) < 1:",
+        "a_parameter_belongs_to_exactly_one_group",
+    ),
+    guard(
+        "a parameter unfrozen later",
+        "lower/module.py",
+        "if parameter.requires_grad and name not in trained:",
+        "if False:",
+        "a_parameter_that_is_unfrozen_later_is_refused",
+    ),
+    guard(
+        "a refused model stays changed",
+        "lower/module.py",
+        "self._change.undo()",
+        "pass",
+        "a_refused_model_is_as_it_was",
+    ),
+    guard(
+        "added biases stay",
+        "lower/reversible.py",
+        'module.register_parameter("bias", None)',
+        "pass",
+        "a_refused_model_is_as_it_was",
+    ),
+    guard(
+        "inputs of different numbers of samples",
+        "capture/batch.py",
+        "if len(set(sizes.values())) != 1:",
+        "if not sizes:",
+        "inputs_agree_on_the_number_of_samples",
+    ),
+    guard(
+        "errors of the tracer come through",
+        "lower/capture_errors.py",
+        'if type(error).__module__.startswith("torch._dynamo"):',
+        "if False:",
+        "a_graph_break_is_named",
+    ),
+    guard(
+        "a branch on the number of samples",
+        "capture/batch_size.py",
+        "if batch in condition.free_symbols and not _holds_for_all(condition, batch):",
+        "if False:",
+        "the_program_does_not_branch_on_the_number_of_samples",
+    ),
+    guard(
+        "every guard is a choice of kernels",
+        "torch_compat.py",
+        "return any(path.endswith(file) and function in names for file, names in KERNEL_CHOICES.items())",
+        "return True",
+        "the_program_does_not_branch_on_the_number_of_samples",
+    ),
+    guard(
+        "the line that fixes the number of samples",
+        "capture/batch_size.py",
+        "    if node is not None:\n        return batch_size_fixed(find_place(node))\n",
+        "    return batch_size_fixed(Place())\n",
+        "the_number_of_samples_is_not_fixed",
+    ),
+    guard(
+        "a loss that is not one number a sample",
+        "lower/module.py",
+        "if isinstance(losses, Tensor) and losses.shape == (call.num_rows,):",
+        "if True:",
+        "a_loss_is_one_number_for_each_sample",
+    ),
+)
