@@ -1,0 +1,160 @@
+"""Transfer rules of ops that take parts of a value, or put values together, without computing with them."""
+
+import sympy
+import torch
+
+from dpgraph.provenance.lattice import PerSample, Provenance, SamplePosition, Shared, SummedOverSamples, meet
+from dpgraph.provenance.registry import Results, Step, transfer
+from dpgraph.provenance.rules.pointwise import is_zero
+from dpgraph.provenance.rules.views import axis_of, moved, quotient, rank_of, size_in
+
+aten = torch.ops.aten
+
+
+@transfer(aten.slice.Tensor)
+def slice_(step: Step) -> Provenance:
+    """A cut along the samples' axis is sound if it takes whole blocks of B * inner."""
+    found = step.of(step.args[0])
+    dim = step.arg(1, "dim", 0) % rank_of(step)
+    if isinstance(found, (Shared, SummedOverSamples)) or dim != axis_of(found):
+        return found
+    size = step.shape(step.args[0])[dim]
+    if step.out_shape[dim] == size:
+        return found
+    if _is_any_row(found) and step.batch not in step.out_shape[dim].free_symbols:
+        return Shared()
+    if isinstance(found, PerSample) and step.arg(4, "step", 1) == 1:
+        block = step.batch * found.inner
+        start = size_in(step.arg(2, "start", 0) or 0)
+        if quotient(start, block) is not None or start == 0:
+            outer = quotient(step.out_shape[dim], block)
+            if outer is not None:
+                return PerSample(found.axis, outer, found.inner)
+    return step.mixed("takes only some of the samples, which shifts them against each other")
+
+
+@transfer(aten.select.int)
+def select(step: Step) -> Provenance:
+    """One index of one axis; that axis goes."""
+    found = step.of(step.args[0])
+    dim = step.args[1] % rank_of(step)
+    if dim == axis_of(found) and _is_any_row(found):
+        return Shared()
+    axis = None if dim == axis_of(found) else axis_of(found) - (dim < axis_of(found))
+    return moved(step, found, axis, "picks one sample for all")
+
+
+def _is_any_row(found: Provenance) -> bool:
+    """Whether a row of the batch belongs to no sample: all are equal, or drawn from one distribution."""
+    return isinstance(found, PerSample) and found.exchangeable
+
+
+@transfer(aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
+def split(step: Step) -> Results:
+    """Several cuts along one axis, which `unbind` drops."""
+    found = step.of(step.args[0])
+    unbinds = step.node.target is aten.unbind.int
+    dim = step.arg(1, "dim", 0) if unbinds else step.arg(2, "dim", 0)
+    dim %= rank_of(step)
+    num_parts = len(step.node.meta["val"])
+    axis: int | None = axis_of(found) - (unbinds and dim < axis_of(found))
+    if dim == axis_of(found):
+        axis = None if unbinds or num_parts > 1 else axis
+    return (moved(step, found, axis, "splits the batch into parts"),) * num_parts
+
+
+@transfer(aten.cat.default)
+def cat(step: Step) -> Provenance:
+    """Along another axis all must agree; along the samples' own axis the outer factors add up."""
+    parts = step.args[0]
+    dim = step.arg(1, "dim", 0) % len(step.out_shape)
+    found = [step.of(x) for x in parts]
+    if all(isinstance(p, (Shared, SummedOverSamples)) for p in found):
+        sums = [p for p in found if isinstance(p, SummedOverSamples)]
+        shared = [x for x, p in zip(parts, found, strict=True) if isinstance(p, Shared)]
+        from_zeros = all(is_zero(x) for x in shared)
+        return sums[0] if not shared or from_zeros else step.mixed("joins it with a constant")
+    agreed = [p for p in found if isinstance(p, PerSample)]
+    if any(isinstance(p, (SummedOverSamples, SamplePosition)) for p in found):
+        return step.mixed("joins it with single samples")
+    if dim != agreed[0].axis:
+        return step.agreed(parts)
+    if len(agreed) == len(found) and len({(p.axis, p.inner) for p in agreed}) == 1:
+        return PerSample(dim, sum((p.outer for p in agreed), sympy.Integer(0)), agreed[0].inner)
+    return step.mixed("joins samples with values that belong to none, which shifts them")
+
+
+@transfer(aten.constant_pad_nd.default)
+def pad(step: Step) -> Provenance:
+    """Padding along the samples' axis shifts them."""
+    found = step.of(step.args[0])
+    widths = step.args[1]
+    padded = {rank_of(step) - 1 - i // 2 for i, width in enumerate(widths) if width != 0}
+    if isinstance(found, SummedOverSamples):
+        return found if step.arg(2, "value", 0) == 0 else step.mixed("pads it with a constant")
+    return found if axis_of(found) not in padded else step.mixed("pads the batch, which shifts the samples")
+
+
+@transfer(aten.diagonal.default)
+def diagonal(step: Step) -> Provenance:
+    """(operand, offset, dim1, dim2): both axes go, the diagonal is a new last one."""
+    found, rank = step.of(step.args[0]), rank_of(step)
+    gone = {step.arg(2, "dim1", 0) % rank, step.arg(3, "dim2", 1) % rank}
+    axis = None if axis_of(found) in gone else axis_of(found) - sum(d < axis_of(found) for d in gone)
+    return moved(step, found, axis, "takes a diagonal through the samples")
+
+
+@transfer(aten.diagonal_scatter.default)
+def diagonal_scatter(step: Step) -> Provenance:
+    """The diagonal of the first operand is replaced by the second."""
+    whole, part = step.args[:2]
+    gone = {step.arg(3, "dim1", 0) % rank_of(step), step.arg(4, "dim2", 1) % rank_of(step)}
+    found, piece = step.of(whole), step.of(part)
+    if isinstance(piece, SummedOverSamples):
+        return piece if is_zero(whole) else step.mixed("puts it into a constant")
+    kept = [d for d in range(rank_of(step)) if d not in gone]
+    if isinstance(piece, PerSample):
+        if piece.axis >= len(kept):
+            return step.mixed("writes samples along a diagonal")
+        piece = piece.moved_to(kept[piece.axis])
+    if isinstance(found, PerSample) and found.axis in gone:
+        return step.mixed("overwrites some of the samples")
+    return _replaced(step, found, piece)
+
+
+@transfer(aten.slice_scatter.default, aten.select_scatter.default)
+def scatter_part(step: Step) -> Provenance:
+    """A part of the first operand is replaced by the second."""
+    selects = step.node.target is aten.select_scatter.default
+    whole, part = step.args[:2]
+    dim = step.arg(2, "dim", 0) % rank_of(step)
+    found, piece = step.of(whole), step.of(part)
+    if isinstance(piece, SummedOverSamples) and isinstance(found, Shared):
+        return piece if is_zero(whole) else step.mixed("puts it into a constant")
+    if isinstance(piece, PerSample):
+        axis = piece.axis + (selects and dim <= piece.axis)
+        if dim == axis and (selects or step.out_shape[dim] != step.shape(part)[dim]):
+            return step.mixed("writes samples into other places of the batch")
+        piece = piece.moved_to(axis)
+    if isinstance(found, PerSample) and dim == found.axis and not isinstance(piece, PerSample):
+        return step.mixed("overwrites some of the samples")
+    return _replaced(step, found, piece)
+
+
+def _replaced(step: Step, found: Provenance, piece: Provenance) -> Provenance:
+    """Provenance of one value of which a part is another one, with the samples of both on axes of the whole."""
+    if isinstance(found, PerSample) and isinstance(piece, PerSample):
+        return meet(found, piece) or step.mixed("pairs values of different samples")
+    if isinstance(found, (Shared, PerSample)) and isinstance(piece, (Shared, PerSample)):
+        return piece if isinstance(piece, PerSample) else found
+    return step.mixed("writes it into another value")
+
+
+@transfer(aten.unfold.default)
+def unfold(step: Step) -> Provenance:
+    """Windows along one axis, as a new last axis."""
+    found = step.of(step.args[0])
+    dim = step.args[1] % max(rank_of(step), 1)
+    if isinstance(found, (Shared, SummedOverSamples)) or axis_of(found) != dim:
+        return found
+    return step.mixed("slides a window over the samples")
