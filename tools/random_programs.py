@@ -5,7 +5,7 @@
 
 The grammar is that of tests/programs. A program without a planted step must agree with a loop over its samples; one
 into which a step was planted that mixes samples must be refused as unsound. The draws depend on the seed alone, never
-on what came of the checks. A worker process serves `PROGRAMS_PER_WORKER` programs and goes, as compilations leave
+on what came of the checks. A worker process serves about `PROGRAMS_PER_WORKER` programs and goes, as compilations leave
 memory behind.
 
 Exit status 1 if a program disagreed, was accepted though it mixes, or was refused though it is sound.
@@ -19,6 +19,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from enum import Enum
 from multiprocessing import get_context
@@ -126,8 +127,21 @@ def check_all(drawn: Sequence[tuple[int, Case]], jobs: int) -> Iterator[Outcome]
     if jobs == 1 and len(drawn) <= PROGRAMS_PER_WORKER:
         yield from map(check, drawn)
         return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=PROGRAMS_PER_WORKER) as pool:
-        yield from pool.map(check, drawn)
+    left = list(drawn)
+    while left:
+        # New pools instead of `max_tasks_per_child`, with which Python 3.11 can wait for ever.
+        done = 0
+        try:
+            with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+                for outcome in pool.map(check, left[: jobs * PROGRAMS_PER_WORKER]):
+                    done += 1
+                    yield outcome
+        except BrokenProcessPool:
+            index, case = left[done]
+            done += 1
+            detail = "a process died, of this program or of one that ran at the same time"
+            yield Outcome(index, case, Verdict.crashed, 0.0, detail, 0.0)
+        left = left[done:]
 
 
 def kind(case: Case) -> str:

@@ -14,7 +14,8 @@ SOUND = Case(SequenceProgram(2, 2, 2, ("linear",)))
 PLANTED = Case(SequenceProgram(2, 2, 2, ("linear", "flipped_batch"), mixes="flipped_batch"))
 
 
-def test_the_draws_depend_on_the_seed_alone():
+def test_the_draws_depend_on_the_seed_alone(monkeypatch):
+    monkeypatch.setattr(random_programs, "PROGRAMS_PER_DRAW", 30)
     few, many = list(draw_cases(20, 3)), list(draw_cases(60, 3))
     assert many[:20] == few
     assert len(many) == 60
@@ -27,6 +28,16 @@ def test_some_programs_are_planted_and_each_knows_it():
     assert 0.1 < len(planted) / len(drawn) < 0.5
     assert all(program.mixes in program.steps for program in planted)
     assert Counter(type(case.program).__name__ for case in drawn).keys() == {"SequenceProgram", "ImageProgram"}
+
+
+@pytest.mark.slow
+def test_processes_come_and_go_and_no_program_is_lost(monkeypatch):
+    """Programs that cannot be built fail at once, whatever process they are in."""
+    monkeypatch.setattr(random_programs, "PROGRAMS_PER_WORKER", 2)
+    numbered = [(i, Case(SequenceProgram(2, 2, 2, (f"no such step {i}",)))) for i in range(3)]
+    outcomes = list(random_programs.check_all(numbered, jobs=1))
+    assert [(o.index, o.case) for o in outcomes] == numbered
+    assert {o.verdict for o in outcomes} == {Verdict.crashed}
 
 
 def test_a_case_is_printed_as_python_reads_it():
