@@ -7,7 +7,7 @@ from torch import nn
 
 from dpgraph.capture.batch import BatchDims, check_batch_dims
 from dpgraph.clipping import ClippingFunction
-from dpgraph.errors import ArgumentError
+from dpgraph.errors import ArgumentError, UnsupportedProgramError
 from dpgraph.lower.module import DPModule
 from dpgraph.lower.probed import LossFunction
 from dpgraph.lower.reversible import ReversibleChange
@@ -69,6 +69,7 @@ def dp_compile(
     (torch.Size([4]), torch.Size([2, 3]))
     """
     _check_model(model)
+    _check_loss(model, loss_fn)
     check_batch_dims(batch_dims)
     change = ReversibleChange.add_biases(model) if add_biases else ReversibleChange.none(model)
     try:
@@ -102,3 +103,22 @@ def _check_model(model: object) -> None:
             why="the parameters of the module are what is trained, and what one sample's gradient is bounded over",
             fix="pass the nn.Module itself, before torch.compile; wrap a function in a Module that owns its parameters",
         )
+    for name, x in (*model.named_parameters(), *model.named_buffers()):
+        if hasattr(x, "__tensor_flatten__"):
+            raise UnsupportedProgramError(
+                f"{name!r} is a {type(x).__name__}, a tensor that is made of others",
+                why="only of plain tensors is it known which element belongs to which sample",
+                fix="load the model with plain parameters: not quantised into wrappers, not distributed",
+            )
+
+
+def _check_loss(model: nn.Module, loss_fn: LossFunction | None) -> None:
+    """A loss has no parameters of its own to train."""
+    own = {id(p) for p in model.parameters()}
+    for name, p in loss_fn.named_parameters() if isinstance(loss_fn, nn.Module) else ():
+        if p.requires_grad and id(p) not in own:
+            raise ArgumentError(
+                f"parameter {name!r} of loss_fn requires grad but is none of the model's",
+                why="what is trained, and bounded, are the parameters of the model; this one would stay as it is",
+                fix="make it a parameter of a module around the model, or set requires_grad_(False)",
+            )

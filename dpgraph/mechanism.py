@@ -121,6 +121,13 @@ def _select(model: nn.Module, mode: Mode, patterns: list[str]) -> tuple[str, ...
         or (mode == "trainable" and parameter.requires_grad)
         or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     }
+    for name, parameter in every:
+        if id(parameter) in chosen and parameter.dtype.is_complex:
+            raise ArgumentError(
+                f"parameter {name!r} is complex",
+                why="its norm and its clipping are not defined here, and it would stay as it is in silence",
+                fix="hold it as a real parameter of pairs [..., 2], and take torch.view_as_complex of it in forward",
+            )
     trained = tuple(n for n, p in model.named_parameters() if id(p) in chosen and p.dtype.is_floating_point)
     if not trained:
         raise ArgumentError(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dpgraph import UnsoundProgramError, dp_compile
+from tests.models.run import Run
 from tests.models.transformers_zoo import transformer, words
 from tests.programs.exact import EAGER, check_exact
 
@@ -19,19 +20,6 @@ def rows(*shape: int) -> Tensor:
 
 def ids(*shape: int, vocabulary: int = 5) -> Tensor:
     return torch.randint(0, vocabulary, shape)
-
-
-class Run(nn.Module):
-    """The modules given by name, and a function of (self, *inputs) that runs them."""
-
-    def __init__(self, function, **modules: nn.Module | nn.Parameter) -> None:
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            setattr(self, name, module)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.function(self, *inputs)
 
 
 def parameter(*shape: int) -> nn.Parameter:

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from dpgraph.errors import ArgumentError
+from dpgraph.errors import ArgumentError, UnsupportedProgramError
 from dpgraph.torch_compat import tree_flatten, tree_unflatten
 
 __all__ = ["BatchDims", "BatchedCall", "check_batch_dims", "find_batch", "name_arguments"]
@@ -73,6 +74,7 @@ def find_batch(named: Mapping[str, Any], batch_dims: BatchDims) -> BatchedCall:
 
     Raises:
         ArgumentError: no argument has a batch axis, or two disagree on the number of samples.
+        UnsupportedProgramError: an argument is a tensor of another kind than torch.Tensor with all its elements.
     """
     if isinstance(batch_dims, Mapping):
         _check_names(batch_dims, named)
@@ -81,6 +83,8 @@ def find_batch(named: Mapping[str, Any], batch_dims: BatchDims) -> BatchedCall:
     sizes: dict[str, int] = {}
     axes: list[int | None] = []
     for name, leaf in zip(owners, leaves, strict=True):
+        if isinstance(leaf, Tensor):
+            _check_kind(name, leaf)
         axis = _axis(name, leaf, batch_dims)
         axes.append(axis)
         if axis is not None:
@@ -108,6 +112,17 @@ def _check_names(batch_dims: Mapping[str, int | None], named: Mapping[str, Any])
             why="the batch axis tells what one sample is, the unit of privacy",
             fix=f"the arguments of the call are {', '.join(map(repr, named))}",
         )
+
+
+def _check_kind(name: str, x: Tensor) -> None:
+    if type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided:
+        return
+    kind = f"a tensor of layout {x.layout}" if type(x) in (Tensor, nn.Parameter) else f"a {type(x).__name__}"
+    raise UnsupportedProgramError(
+        f"input {name!r} is {kind}",
+        why="only of plain tensors is it known which element belongs to which sample",
+        fix="pass x.as_subclass(torch.Tensor), or x.to_dense() of a sparse and x.to_padded_tensor(0) of a nested one",
+    )
 
 
 def _axis(name: str, leaf: Any, batch_dims: BatchDims) -> int | None:

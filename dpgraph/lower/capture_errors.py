@@ -10,6 +10,7 @@ from dpgraph.torch_compat import BackendCompilerFailed, ConstraintViolationError
 __all__ = ["translate"]
 
 WHY_ONE_GRAPH = "only a graph that holds the whole forward and backward can be shown to keep the samples apart"
+EXPLANATION = re.compile(r"Explanation: (?P<sentence>.*?)\.?$", re.MULTILINE)
 USER_CODE = re.compile(r"from user code:(?P<trace>.*)", re.DOTALL)
 
 
@@ -31,8 +32,10 @@ def _not_one_graph(error: Exception) -> CaptureError:
     text = str(error)
     found = USER_CODE.search(text)
     line = parse_line(found["trace"]) if found else None
+    explained = EXPLANATION.search(text)
+    reason = text.strip().splitlines()[0] + (f" ({explained['sentence']})" if explained else "")
     return CaptureError(
-        f"the model could not be traced into one graph: {text.strip().splitlines()[0]}",
+        f"the model could not be traced into one graph: {reason}",
         place=Place(line=line),
         why=WHY_ONE_GRAPH,
         fix="remove the graph break: no .item(), print or data-dependent branches in forward; "

@@ -60,7 +60,8 @@ class DPModule(nn.Module):
         object.__setattr__(self, "_held", model)  # not as a submodule: its own are held already
         self._mechanism = mechanism
         self._batch_dims = batch_dims
-        self._loss_fn = loss_fn
+        self._loss_fn: LossFunction | None
+        object.__setattr__(self, "_loss_fn", loss_fn)  # not as a submodule, if it is a module: keys are the model's
         self._change = change
         self._compiler = Compiler(mechanism, options)
         self._signature = inspect.signature(model.forward)
@@ -190,6 +191,8 @@ class DPModule(nn.Module):
             DPGraphError: at the first call in grad mode, if the program is refused. The model is then as it was before
                 `dp_compile`.
         """
+        if self._loss_fn is not None:
+            _check_targets(self._loss_fn, targets)
         if not torch.is_grad_enabled():
             outputs = self._held(*args, **kwargs)
             return outputs if self._loss_fn is None else self._loss_fn(outputs, *targets)
@@ -255,6 +258,22 @@ def _batched(call: BatchedCall) -> tuple[Tensor, ...]:
     found: list[Tensor] = []
     tree_map(lambda x: found.append(x) if id(x) in call.dims else None, call.arguments)
     return tuple(found)
+
+
+def _check_targets(loss_fn: LossFunction, targets: tuple[Any, ...]) -> None:
+    """That `loss_fn(outputs, *targets)` is a call it can take."""
+    try:
+        signature = inspect.signature(loss_fn.forward if isinstance(loss_fn, nn.Module) else loss_fn)
+    except (TypeError, ValueError):  # a builtin that tells nothing of its arguments
+        return
+    try:
+        signature.bind(None, *targets)
+    except TypeError as error:
+        raise ArgumentError(
+            f"loss_fn cannot be called with the outputs and {len(targets)} targets: {error}",
+            why="the loss is part of the graph that is shown to keep the samples apart",
+            fix="pass what loss_fn takes besides the outputs as a tuple: model(x, targets=(y,))",
+        ) from None
 
 
 def _check_losses(losses: Any, call: BatchedCall) -> None:
