@@ -54,15 +54,14 @@ def test_gradient_checkpointing(name, reentrant):
 
 
 def test_biases_under_gradient_checkpointing():
-    """The reentrant kind makes the outputs of frozen embeddings require grad by a hook, which no graph can hold."""
+    """A hook of transformers makes the outputs of frozen embeddings require grad, which no graph can hold."""
     architecture = transformer("gpt2")
     model, plain = architecture.build(), architecture.build()
     batch = architecture.batch(3).to(f64)
-    model.gradient_checkpointing_enable({"use_reentrant": True})
-    with pytest.raises(CaptureError, match="requires_grad"):
+    model.gradient_checkpointing_enable()
+    with pytest.raises(CaptureError, match="disable_input_require_grads"):
         dp_compile(model, "bitfit", options=EAGER)(**batch.inputs)
-    model = architecture.build()
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.disable_input_require_grads()
     check_step(architecture, dp_compile(model, "bitfit", options=EAGER), batch, plain)
 
 
@@ -103,7 +102,9 @@ def test_layers_of_several_dtypes():
         for total, g in zip(expected, gradients, strict=True):
             total += g.double() / norm
     for g, e in zip(found, expected, strict=True):
-        assert (g.double() - e).norm() <= 2 * torch.finfo(g.dtype).eps * max(1.0, e.norm())
+        assert (g.double() - e).norm() <= 2 * max(torch.finfo(g.dtype).eps, torch.finfo(torch.float32).eps) * max(
+            1.0, e.norm()
+        )
 
 
 # Evaluation and generation

@@ -22,8 +22,8 @@ HEAD = """# The zoo
 
 Small configurations of architectures as they are, with random weights: flat grouping, clipping R / n, four samples,
 float64, eager backend; every parameter trained ("full"), and biases alone ("bitfit", with zero biases added first where
-a model has none). `python -m tools.zoo` writes this page. Every run of the tests measures those with a star, with all
-parameters and the first half of them with biases too; the nightly profile measures all in both ways.
+a model has none). `python -m tools.zoo` writes this page. Every run of the tests measures those with a star in "full"
+and a third of them in "bitfit"; the nightly profile measures all in both ways.
 
 A *form* is what a parameter's per-sample gradient is put into (see [Concepts](concepts.md)); a parameter that is used
 twice has two. Counted are the forms of "full". *vmap* counts the operators that had no rule and were mapped over the
@@ -76,23 +76,28 @@ def summarise(lines: list[str]) -> str:
 
 
 def main(names: Annotated[list[str] | None, typer.Argument(help="Parts of names; all by default.")] = None) -> None:
-    """Measure, and write the table."""
+    """Measure, and write the table, row by row: what was measured before an interruption stays."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     transformers_logging.set_verbosity_error()
-    written = TABLE.read_text("utf-8").splitlines() if names and TABLE.exists() else []
-    known = {row.split("|")[1].strip().removesuffix(" *"): row for row in written if row.startswith("| ")}
+    every = [*ZOO, *NIGHTLY, *(refusal.architecture for refusal in REFUSED)]
     reasons = {refusal.architecture.name: refusal.reason for refusal in REFUSED}
-    lines = []
-    for architecture in [*ZOO, *NIGHTLY, *(refusal.architecture for refusal in REFUSED)]:
-        if architecture.name in known and not any(name in architecture.name for name in names or ()):
-            _, _, cells = known[architecture.name].split("|", 2)
-            lines.append(f"| {title(architecture)} |{cells}")
-        else:
-            start = time.process_time()
-            lines.append(line(architecture, reasons.get(architecture.name, "")))
-            print(f"{time.process_time() - start:5.1f} s {lines[-1]}", flush=True)
-    TABLE.write_text(HEAD.format(summary=summarise(lines)) + "\n".join(lines) + "\n", "utf-8")
+    rows = _written(every) if names else {}
+    for architecture in every:
+        if architecture.name in rows and not any(name in architecture.name for name in names or ()):
+            continue
+        start = time.process_time()
+        rows[architecture.name] = line(architecture, reasons.get(architecture.name, ""))
+        print(f"{time.process_time() - start:5.1f} s {rows[architecture.name]}", flush=True)
+        lines = [rows[a.name] for a in every if a.name in rows]
+        TABLE.write_text(HEAD.format(summary=summarise(lines)) + "\n".join(lines) + "\n", "utf-8")
+
+
+def _written(every: list[Architecture]) -> dict[str, str]:
+    """The rows that the table has, by name; what bears a star is not taken from it."""
+    cells = [row.split("|", 2) for row in TABLE.read_text("utf-8").splitlines() if row.startswith("| ")]
+    found = {first.strip().removesuffix(" *"): rest for _, first, rest in cells}
+    return {a.name: f"| {title(a)} |{found[a.name]}" for a in every if a.name in found}
 
 
 if __name__ == "__main__":

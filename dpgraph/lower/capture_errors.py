@@ -10,6 +10,14 @@ from dpgraph.torch_compat import BackendCompilerFailed, ConstraintViolationError
 __all__ = ["translate"]
 
 WHY_ONE_GRAPH = "only a graph that holds the whole forward and backward can be shown to keep the samples apart"
+ONE_GRAPH = (
+    "remove the graph break: no .item(), print or data-dependent branches in forward; "
+    "torch.compile(model, fullgraph=True) must accept it"
+)
+KEEP_GRADIENTS = (
+    "leave requires_grad of activations as it is, since gradients pass through frozen layers anyway; for models of "
+    "transformers call model.disable_input_require_grads() after gradient_checkpointing_enable()"
+)
 EXPLANATION = re.compile(r"Explanation: (?P<sentence>.*?)\.?$", re.MULTILINE)
 USER_CODE = re.compile(r"from user code:(?P<trace>.*)", re.DOTALL)
 
@@ -38,8 +46,7 @@ def _not_one_graph(error: Exception) -> CaptureError:
         f"the model could not be traced into one graph: {reason}",
         place=Place(line=line),
         why=WHY_ONE_GRAPH,
-        fix="remove the graph break: no .item(), print or data-dependent branches in forward; "
-        "torch.compile(model, fullgraph=True) must accept it",
+        fix=KEEP_GRADIENTS if "requires_grad" in reason else ONE_GRAPH,
     )
 
 

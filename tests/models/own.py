@@ -227,7 +227,7 @@ def _signals(num_samples: int) -> Batch:
 
 
 def _sentences(num_samples: int) -> Batch:
-    return Batch({"ids": torch.randint(0, 11, (num_samples, 4))}, _labels(num_samples))
+    return Batch({"ids": torch.randint(0, 11, (num_samples, 3))}, _labels(num_samples))
 
 
 def _nodes(num_samples: int) -> Batch:

@@ -9,18 +9,25 @@ from torch import Tensor
 ZERO_IN_EXACT_ARITHMETIC = 1e-9
 
 
-def relative_errors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
+def relative_errors(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], noise: float = ZERO_IN_EXACT_ARITHMETIC
+) -> dict[str, float]:
     """|found - expected| / |expected| of each parameter.
 
     Some gradients are zero in exact arithmetic: adding a constant to all keys changes no softmax, so the bias of a key
     projection has none. What the loop gives there is rounding noise, which nothing can agree with; such a parameter is
     measured against the gradient of all parameters together.
+
+    Args:
+        found: gradients by parameter.
+        expected: those of the reference.
+        noise: below this share of the whole gradient a parameter's is rounding noise.
     """
     whole = torch.sqrt(sum((e.square().sum() for e in expected.values()), torch.zeros((), dtype=torch.float64))).item()
     errors = {}
     for name, e in expected.items():
         norm = e.norm().item()
-        scale = norm if norm > ZERO_IN_EXACT_ARITHMETIC * whole else whole
+        scale = norm if norm > noise * whole else whole
         difference = (found[name].detach().double() - e).norm().item()
         errors[name] = difference / scale if scale > 0 else difference
     return errors

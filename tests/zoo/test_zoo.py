@@ -12,6 +12,8 @@ from tests.zoo.measure import measure
 TABLE = Path(__file__).parents[2] / "docs" / "zoo.md"
 nightly = pytest.mark.skipif(os.environ.get("HYPOTHESIS_PROFILE") != "nightly", reason="only with the nightly profile")
 MOST_FALLBACKS = 0.05
+# Every third one, of all families: the graph is that of "full", of which most is pruned.
+BITFIT = ZOO[::3]
 
 
 def check(row) -> None:
@@ -32,7 +34,7 @@ def test_full(architecture):
     check(measure(architecture))
 
 
-@pytest.mark.parametrize("architecture", ZOO[::2], ids=str)
+@pytest.mark.parametrize("architecture", BITFIT, ids=str)
 def test_bitfit(architecture):
     check(measure(architecture, "bitfit"))
 
@@ -44,7 +46,7 @@ def test_full_of_all_others(architecture):
 
 
 @nightly
-@pytest.mark.parametrize("architecture", [*ZOO[1::2], *NIGHTLY], ids=str)
+@pytest.mark.parametrize("architecture", [a for a in (*ZOO, *NIGHTLY) if a not in BITFIT], ids=str)
 def test_bitfit_of_all_others(architecture):
     check(measure(architecture, "bitfit"))
 

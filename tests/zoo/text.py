@@ -96,7 +96,7 @@ DECODERS: Mapping[str, Settings] = {
     "CodeGen": {**GPT, "rotary_dim": 4},
     "GPTJ": {**GPT, "rotary_dim": 4},
     "GPTNeo": {
-        "num_layers": 2,
+        "num_hidden_layers": 2,
         "num_heads": 2,
         "attention_types": [[["global", "local"], 1]],
         "window_size": 4,
@@ -149,5 +149,6 @@ def text() -> Iterator[Architecture]:
         yield entry(f"{name}ForConditionalGeneration", BOTH, both)
     yield entry("MarianMTModel", BOTH, both)
     for name in ("T5", "MT5", "UMT5", "LongT5"):
-        yield entry(f"{name}ForConditionalGeneration", T5, both)
+        layers = 1 if name == "T5" else 2  # later layers share the first one's positions
+        yield entry(f"{name}ForConditionalGeneration", {**T5, "num_layers": layers}, both)
     yield entry("PerceiverForSequenceClassification", LATENTS, batch_of(inputs=ids, attention_mask=mask))
