@@ -27,8 +27,6 @@ PRODUCTS = {
     aten.mul.Scalar,
     aten.mm.default,
     aten.bmm.default,
-    aten.mv.default,
-    aten.dot.default,
     aten.convolution.default,
 }
 QUOTIENTS = {aten.div.Tensor, aten.div.Scalar}
@@ -77,6 +75,7 @@ LINEAR: dict[Any, int] = {
             "aten.scalar_tensor.default",
             "aten.convolution_backward.default",
             "aten.avg_pool2d.default",
+            "aten.avg_pool3d.default",
             "aten.avg_pool2d_backward.default",
             "aten.avg_pool3d_backward.default",
             "aten._adaptive_avg_pool2d.default",
@@ -84,7 +83,6 @@ LINEAR: dict[Any, int] = {
             "aten.max_pool2d_with_indices_backward.default",
             "aten.max_pool3d_with_indices_backward.default",
             "aten.upsample_nearest2d_backward.default",
-            "aten.upsample_bilinear2d_backward.default",
             "aten.grid_sampler_2d_backward.default",
             "aten.grid_sampler_3d_backward.default",
             "aten._scaled_dot_product_flash_attention_for_cpu_backward.default",

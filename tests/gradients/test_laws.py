@@ -183,10 +183,6 @@ def gradient_cases(batch: int, t: int, p: int, d: int) -> list[Case]:
         case(aten.mm.default, stack(batch, p, t), randn(t, d)),
         case(aten.bmm.default, stack(batch, 2, p, t), stack(batch, 2, t, d)),
         case(aten.bmm.default, stack(batch, 2, p, t), randn(2, t, d)),
-        case(aten.mv.default, stack(batch, p, t), stack(batch, t)),
-        case(aten.mv.default, randn(p, t), stack(batch, t)),
-        case(aten.dot.default, stack(batch, t), stack(batch, t)),
-        case(aten.dot.default, stack(batch, t), randn(t)),
         case(aten.sum.default, stack(batch, t, d)),
         case(aten.sum.dim_IntList, stack(batch, 1, t, d), [0, 1]),
         case(aten.sum.dim_IntList, stack(batch, 1, t, d), [0, -1], True),
@@ -239,7 +235,7 @@ def test_gradient_rules_are_the_op_on_each_sample(batch: int, t: int, p: int, d:
 
 def test_what_gradient_rules_leave_to_the_fallback() -> None:
     cases = [c for c in gradient_cases(2, 2, 3, 4) if GRADIENT_RULES[c.op](*c.args, **c.kwargs) is None]
-    left = ["mm", "bmm", "mv", "dot", "embedding_dense_backward", *["index_put"] * 4, "convolution_backward"]
+    left = ["mm", "bmm", "embedding_dense_backward", *["index_put"] * 4, "convolution_backward"]
     assert [str(c.op).split(".")[1] for c in cases] == left
 
 

@@ -3,8 +3,6 @@
 A program stands here with the claim that is expected, so that the analysis is neither too bold nor too timid.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,26 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dpgraph.provenance.lattice import PerSample, Provenance, Refused, SamplePosition, Shared, SummedOverSamples
-from dpgraph.provenance.registry import _TRANSFERS
 from tests.provenance.analysed import B, Input, analyse, samples, shared
+from tests.provenance.program import Program, program
 
 aten = torch.ops.aten
 T, D = 4, 5
 NUM_SAMPLES = 3
-
-
-@dataclass(frozen=True)
-class Program:
-    """A function, its inputs, and what is expected of its results: an axis, "sum", "shared" or "refused" for each."""
-
-    name: str
-    function: Callable[..., Any]
-    inputs: tuple[Input, ...]
-    expected: tuple[Any, ...]
-
-
-def program(name: str, expected: Any, function: Callable[..., Any], *inputs: Input) -> Program:
-    return Program(name, function, inputs, expected if isinstance(expected, tuple) else (expected,))
 
 
 X = samples(B, T, D)
@@ -453,17 +437,3 @@ def with_sample(specs: tuple[Input, ...], base: list[Tensor], other: list[Tensor
         x.select(spec.axis, b).copy_(y.select(spec.axis, b))
         changed.append(x)
     return changed
-
-
-def test_every_rule_stands_in_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    rules, used = set(_TRANSFERS.values()), set()
-    for operator, rule in list(_TRANSFERS.items()):
-
-        def noting(step: Any, rule: Any = rule) -> Any:
-            used.add(rule)
-            return rule(step)
-
-        monkeypatch.setitem(_TRANSFERS, operator, noting)
-    for case in PROGRAMS:
-        analyse(case.function, case.inputs, NUM_SAMPLES)
-    assert {rule.__name__ for rule in rules - used} == set()

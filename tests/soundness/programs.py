@@ -838,3 +838,25 @@ class _:
     def sound(m, x):
         m.shadow.copy_(0.5 * m.layer.weight.detach())
         return m.layer(x) + x @ m.shadow
+
+
+@pair("windows over an image without a batch", shape=(4, 4))
+class _:
+    def unsound(m, x):
+        h = m.layer(x)
+        mean = F.avg_pool2d(h.transpose(0, 1), 3, 1, 1)  # mixes
+        return mean.transpose(0, 1)
+
+    def sound(m, x):
+        return F.avg_pool2d(m.layer(x), 3, 1, 1)
+
+
+@pair("largest of windows over a volume without a batch", shape=(4, 4, 4))
+class _:
+    def unsound(m, x):
+        h = m.layer(x)
+        largest = F.max_pool3d(h.transpose(0, 1), 3, 1, 1)  # mixes
+        return largest.transpose(0, 1)
+
+    def sound(m, x):
+        return F.max_pool3d(m.layer(x), 3, 1, 1)

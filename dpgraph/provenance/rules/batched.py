@@ -92,7 +92,6 @@ def convolution_backward(step: Step) -> Results:
         "aten.upsample_nearest2d.default",
         "aten.upsample_nearest2d_backward.default",
         "aten.upsample_bilinear2d.default",
-        "aten.upsample_bilinear2d_backward.default",
         "prims._low_memory_max_pool_with_offsets.default",
         "prims._low_memory_max_pool_offsets_to_indices.default",
     )
