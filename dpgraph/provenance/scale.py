@@ -110,8 +110,6 @@ def find_power(step: Step, result: Provenance) -> tuple[int, Node | None] | Refu
     """
     powers = {x: p for x in _operands(step) if (p := _power_of(step, x)) != 0}
     own = -1 if step.node.target in MEANS and _sums_samples(step, result) else 0
-    if not powers and not own:
-        return 0, None
     power = _combine(step, powers) if powers else 0
     if power is None:
         return mixes(step.node, "uses the number of samples in the batch as a value")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dpgraph.provenance.lattice import PerSample, Provenance, Refused, SamplePosition, Shared, SummedOverSamples
 from tests.provenance.analysed import B, Input, analyse, samples, shared
+from tests.provenance.indexing import INDEXING
 from tests.provenance.program import Program, program
 
 aten = torch.ops.aten
@@ -21,7 +22,6 @@ NUM_SAMPLES = 3
 
 X = samples(B, T, D)
 W = shared(D, 6)
-IDS = samples(B, T, integers=7)
 
 PROGRAMS = [
     # pointwise
@@ -72,7 +72,17 @@ PROGRAMS = [
     program("exponential of a scaled value", "refused", lambda x: (x / x.shape[0]).exp(), X),
     program("spread over the batch", "refused", lambda x: x[:, :1].expand(-1, x.shape[0], -1).sum(1), X),
     program("mean minus scaled", 0, lambda x: x.mean(1) - x.sum(1) / 2, X),
+    program("times one over the number of samples", 0, lambda x: x * (1 / x.shape[0]), X),
     # views
+    program("view of made zeros", 1, lambda x: x.transpose(0, 1) + x.new_zeros(T * x.shape[0], D).view(T, -1, D), X),
+    program("view of made zeros as they lie", 0, lambda x: x + x.new_zeros(T * x.shape[0], D).view(-1, T, D), X),
+    program("noise over merged axes", 0, lambda x: x.reshape(-1, D) * torch.rand(x.shape[0] * T, D), X),
+    program(
+        "overwrite the first of the batch", "refused", lambda x, w: x.slice_scatter(w, -3, 0, 1), X, shared(1, T, D)
+    ),
+    program(
+        "overwrite features", 0, lambda x, w: x.slice_scatter(w.expand(x.shape[0], 1, D), -2, 0, 1), X, shared(1, 1, D)
+    ),
     program("flatten", 0, lambda x: x.reshape(-1, D), X),
     program("flatten and back", 0, lambda x: x.reshape(-1, D).view(x.shape[0], T, D), X),
     program("flatten from the second axis", 1, lambda x: x.reshape(T, -1), samples(T, B, D)),
@@ -219,6 +229,13 @@ PROGRAMS = [
     program("two sums", "sum", lambda x, y: x.sum(0) - y.sum(0), X, X),
     program("a sum and a constant", "refused", lambda x, w: x.sum(0) + w, X, shared(T, D)),
     program("shape ops on a sum", "sum", lambda x: F.pad(x.sum(0).t()[1:], (1, 0)).flip(0).reshape(-1), X),
+    program("running sum of a sum", "refused", lambda x: x.sum(0).cumsum(0), X),
+    program("sum where a condition holds", "sum", lambda x, w: torch.where(w > 0, x.sum(0), 0.0), X, shared(T, D)),
+    program("sum or a constant", "refused", lambda x, w: torch.where(w > 0, x.sum(0), 1.0), X, shared(T, D)),
+    program("sum plus zero", "sum", lambda x: aten.add.Tensor(x.sum(0), 0), X),
+    program("sum plus one", "refused", lambda x: aten.add.Tensor(x.sum(0), 1), X),
+    program("sum in another type", "sum", lambda x: torch.ops.prims.convert_element_type(x.sum(0), torch.float64), X),
+    program("rounded sum", "refused", lambda x: x.sum(0).to(torch.int64), X),
     program("joined with zeros", "sum", lambda x: torch.cat([x.sum(0), x.new_zeros(1, D)]), X),
     program("joined with a constant", "refused", lambda x: torch.cat([x.sum(0), x.new_ones(1, D)]), X),
     # batched ops
@@ -236,6 +253,11 @@ PROGRAMS = [
     program("average pool", 0, lambda x: F.avg_pool2d(x, 3), samples(B, 2, 6, 6)),
     program("adaptive pool", 0, lambda x: F.adaptive_avg_pool2d(x, 3), samples(B, 2, 7, 7)),
     program("pool over samples", "refused", lambda x: F.max_pool2d(x, 2), samples(2, 2, B, 4)),
+    program("pool of a plane over samples", "refused", lambda x: F.avg_pool2d(x, 3, 1, 1), samples(2, B, 4)),
+    program("max pool of a plane over samples", "refused", lambda x: F.max_pool2d(x, 3, 1, 1), samples(2, B, 4)),
+    program("pool of a volume over samples", "refused", lambda x: F.avg_pool3d(x, 3, 1, 1), samples(2, B, 4, 4)),
+    program("max pool of a volume over samples", "refused", lambda x: F.max_pool3d(x, 3, 1, 1), samples(2, B, 4, 4)),
+    program("pool of planes without channels", 0, lambda x: F.max_pool2d(x, 3, 1, 1), samples(B, 4, 4)),
     program(
         "grid sample",
         0,
@@ -280,84 +302,7 @@ PROGRAMS = [
         samples(B, 2),
         shared(2, integers=T),
     ),
-    # indices
-    program("embedding", 0, lambda w, i: F.embedding(i, w), shared(7, D), IDS),
-    program("table of samples", "refused", lambda w, i: F.embedding(i, w), samples(B, D), shared(2, integers=3)),
-    program(
-        "embedding backward",
-        "sum",
-        lambda g, i: aten.embedding_dense_backward(g, i, 7, -1, False),
-        X,
-        IDS,
-    ),
-    program(
-        "embedding backward by count", "refused", lambda g, i: aten.embedding_dense_backward(g, i, 7, -1, True), X, IDS
-    ),
-    program("position of each sample", 0, lambda x, i: x[torch.arange(x.shape[0]), i], X, samples(B, integers=T)),
-    program("position used as data", "refused", lambda x, w: x * w[torch.arange(x.shape[0])], samples(B), shared(9)),
-    program("pick samples", "refused", lambda x, i: x[i], X, shared(2, integers=3)),
-    program("pick features", 0, lambda x, i: x[:, i], X, shared(2, integers=T)),
-    program("gather", 0, lambda x, i: x.gather(1, i), samples(B, T), samples(B, 2, integers=T)),
-    program("gather over samples", "refused", lambda x, i: x.gather(0, i), samples(B, T), shared(2, T, integers=3)),
-    program("gather from a table", 0, lambda w, i: w.gather(0, i), shared(7, T), samples(B, T, integers=7)),
-    program("scatter", 0, lambda x, i, y: x.scatter(1, i, y), samples(B, T), samples(B, 2, integers=T), samples(B, 2)),
-    program("scatter a value", 0, lambda x, i: x.scatter(1, i, 1.0), samples(B, T), samples(B, 2, integers=T)),
-    program(
-        "scatter over samples",
-        "refused",
-        lambda x, i, y: x.scatter(0, i, y),
-        samples(B, T),
-        shared(2, T, integers=3),
-        shared(2, T),
-    ),
-    program(
-        "scatter_add",
-        0,
-        lambda x, i, y: x.scatter_add(1, i, y),
-        samples(B, T),
-        samples(B, 2, integers=T),
-        samples(B, 2),
-    ),
-    program(
-        "scatter_add to zeros",
-        "sum",
-        lambda i, y: y.new_zeros(7, T).scatter_add(0, i, y),
-        samples(B, T, integers=7),
-        samples(B, T),
-    ),
-    program(
-        "scatter_add to ones",
-        "refused",
-        lambda i, y: y.new_ones(7, T).scatter_add(0, i, y),
-        samples(B, T, integers=7),
-        samples(B, T),
-    ),
-    program(
-        "scatter_reduce",
-        0,
-        lambda x, i, y: x.scatter_reduce(1, i, y, "amax"),
-        samples(B, T),
-        samples(B, 2, integers=T),
-        samples(B, 2),
-    ),
-    program(
-        "scatter_reduce to zeros",
-        "refused",
-        lambda i, y: y.new_zeros(7, T).scatter_reduce(0, i, y, "amax"),
-        samples(B, T, integers=7),
-        samples(B, T),
-    ),
-    program("index_put into zeros", "sum", lambda i, y: y.new_zeros(7, D).index_put((i,), y, True), IDS, X),
-    program("index_put into ones", "refused", lambda i, y: y.new_ones(7, D).index_put((i,), y, True), IDS, X),
-    program("index_put overwriting", "refused", lambda i, y: y.new_zeros(7, D).index_put((i,), y, False), IDS, X),
-    program(
-        "index_put in its own row",
-        0,
-        lambda x, i, y: x.index_put((torch.arange(x.shape[0]), i), y),
-        X,
-        samples(B, integers=T),
-        samples(B, D),
-    ),
+    *INDEXING,
 ]
 
 

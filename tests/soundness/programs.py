@@ -860,3 +860,13 @@ class _:
 
     def sound(m, x):
         return F.max_pool3d(m.layer(x), 3, 1, 1)
+
+
+@pair("a factor that the number of samples changes a little")
+class _:
+    def unsound(m, x):
+        h = m.layer(x) * (x.shape[0] + 1)  # mixes
+        return h / (x.shape[0] + 2)
+
+    def sound(m, x):
+        return m.layer(x) * (x.shape[1] + 1) / (x.shape[1] + 2)

@@ -72,7 +72,7 @@ MUTANTS = (
         "an unknown op",
         "provenance/infer.py",
         'return Refused(node, "unknown", "has no transfer rule in dpgraph")',
-        "return _for_each_result(node, found[0])",
+        "return for_each_result(node, found[0])",
         "an_op_that_nobody_knows_is_refused",
     ),
     guard(
