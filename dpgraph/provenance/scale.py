@@ -109,10 +109,12 @@ def find_power(step: Step, result: Provenance) -> tuple[int, Node | None] | Refu
         result: what the op's transfer rule says, in which powers are not counted yet.
     """
     powers = {x: p for x in _operands(step) if (p := _power_of(step, x)) != 0}
+    if NO_MONOMIAL in powers.values():
+        return mixes(step.node, NO_POWER)
     own = -1 if step.node.target in MEANS and _sums_samples(step, result) else 0
     power = _combine(step, powers) if powers else 0
     if power is None:
-        return mixes(step.node, "uses the number of samples in the batch as a value")
+        return mixes(step.node, NO_POWER)
     came_in = next((at for x in powers if (at := _scaled_at(step, x)) is not None), step.node)
     return (power + own, came_in) if power + own else (0, None)
 
@@ -165,8 +167,9 @@ def _sums_samples(step: Step, result: Provenance) -> bool:
     return isinstance(result, SummedOverSamples) and result.origin is step.node
 
 
-# A power that no value has: the size is no monomial in B.
+# A size that is no monomial in B, such as B + 1. It is no power that could be added up or cancel.
 NO_MONOMIAL = 1 << 20
+NO_POWER = "uses the number of samples in the batch as a value"
 
 
 def _degree(expression: sympy.Expr, batch: sympy.Symbol) -> int:

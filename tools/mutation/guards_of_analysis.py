@@ -22,8 +22,8 @@ MUTANTS = (
     guard(
         "the number of samples as a value",
         "provenance/scale.py",
-        'return mixes(step.node, "uses the number of samples in the batch as a value")',
-        "return 0, None",
+        "    if power is None:\n        return mixes(step.node, NO_POWER)\n",
+        "    if power is None:\n        return 0, None\n",
         "the_number_of_samples_is_not_added",
     ),
     guard(
