@@ -1,0 +1,62 @@
+"""What the check refuses beside gradients: buffers that hold anything of the batch, its size too."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpgraph import UnsoundProgramError, dp_compile
+from dpgraph.provenance.lattice import Refused
+from tests.programs.exact import EAGER
+from tests.provenance.analysed import B, analyse, samples
+
+
+class Counting(nn.Module):
+    """A layer with a buffer that the forward writes to."""
+
+    def __init__(self, write) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.register_buffer("kept", torch.ones(()))
+        self.write = write
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.write(self.kept, x)
+        return self.layer(x)
+
+
+def run(write):
+    return dp_compile(Counting(write), "full", options=EAGER)(torch.randn(5, 4))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda kept, x: kept.mul_(x.shape[0]),
+        lambda kept, x: kept.add_(x.shape[0]),
+        lambda kept, x: kept.add_(x.sum()),
+        lambda kept, x: kept.copy_(x.amax()),
+    ],
+    ids=["times the number of samples", "plus the number of samples", "sum", "largest"],
+)
+def test_a_buffer_that_holds_something_of_the_batch_is_refused(write):
+    with pytest.raises(UnsoundProgramError, match="buffer") as caught:
+        run(write)
+    assert caught.value.place.line is not None
+
+
+def test_a_buffer_of_its_own_is_kept():
+    assert run(lambda kept, x: kept.mul_(2)).shape == (5, 4)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda x: x @ x.t(), "multiplies every sample with every other"),
+        (lambda x: x.flip(0), "reverses the order of the samples"),
+        (lambda x: x.sum(0).cumsum(0), "sums over the samples, and combines it with single samples at a later op"),
+    ],
+)
+def test_the_reason_says_what_the_op_does(function, reason):
+    (found,) = analyse(function, [samples(B, 4)])
+    assert isinstance(found, Refused)
+    assert found.reason == reason
