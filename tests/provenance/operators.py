@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.provenance.analysed import B, samples
+from tests.provenance.analysed import B, samples, shared
 from tests.provenance.program import program
 
 aten = torch.ops.aten
@@ -110,5 +110,9 @@ OPERATORS = [
     program("zeros", 0, lambda x: x + x.new_zeros(x.shape[0], 1, 1), X),
     program("uniform like", 0, lambda x: x + torch.rand_like(x), X),
     program("primitive normal", 0, lambda x: x + torch.ops.prims.normal(x.shape, **NORMAL), X),
+    program("sum and zeros like a shared value", "sum", lambda x, w: x.sum(0) + torch.full_like(w, 0), X, shared(4, 5)),
+    program(
+        "sum and ones like a shared value", "refused", lambda x, w: x.sum(0) + torch.full_like(w, 1), X, shared(4, 5)
+    ),
     program("scaled", 0, lambda x: aten.mul.Scalar(aten.div.Scalar(x, 2), 3), X),
 ]
