@@ -9,6 +9,7 @@ from typing import Any
 
 import sympy
 import torch
+from torch import Tensor
 from torch.fx import Node
 
 from dpgraph.provenance.lattice import Provenance, Refused, SummedOverSamples, mixes
@@ -113,7 +114,7 @@ def find_power(step: Step, result: Provenance) -> tuple[int, Node | None] | Refu
         return mixes(step.node, NO_POWER)
     own = -1 if step.node.target in MEANS and _sums_samples(step, result) else 0
     power = _combine(step, powers) if powers else 0
-    if power is None:
+    if power is None or (power and _rounds(step, powers)):
         return mixes(step.node, NO_POWER)
     came_in = next((at for x in powers if (at := _scaled_at(step, x)) is not None), step.node)
     return (power + own, came_in) if power + own else (0, None)
@@ -123,7 +124,9 @@ def _combine(step: Step, powers: dict[Node, int]) -> int | None:
     """The power of the result; None if the op does not scale with its operands."""
     target: Any = step.node.target
     if target in PRODUCTS:
-        return sum(powers.get(x, 0) for x in step.args[:2] if isinstance(x, Node))
+        product = sum(powers.get(x, 0) for x in step.args[:2] if isinstance(x, Node))
+        bias = step.args[2] if target is aten.convolution.default else None
+        return product if bias is None or powers.get(bias, 0) == product else None
     if target in QUOTIENTS:
         over, under = step.args[:2]
         return powers.get(over, 0) - (powers.get(under, 0) if isinstance(under, Node) else 0)
@@ -135,6 +138,18 @@ def _combine(step: Step, powers: dict[Node, int]) -> int | None:
         first = step.args[LINEAR[target]]
         return powers[first] if list(powers) == [first] else None
     return None
+
+
+def _rounds(step: Step, powers: dict[Node, int]) -> bool:
+    """Whether an op makes whole numbers of real ones that are scaled, which no power undoes."""
+    return not _is_real(step.node) and any(_is_real(x) for x in powers)
+
+
+def _is_real(node: Node) -> bool:
+    return any(
+        isinstance(x, torch.SymFloat) or (isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()))
+        for x in tree_leaves(node.meta["val"])
+    )
 
 
 def _operands(step: Step) -> list[Node]:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from dpgraph.provenance.lattice import PerSample, Refused, Shared, SummedOverSamples
 from tests.provenance.analysed import B, analyse, samples, shared
@@ -67,6 +68,12 @@ PROGRAMS = [
     ("scattered into a slice", -1, lambda x, w: torch.zeros_like(x).slice_scatter((x / n(x))[:, :2], 1, 0, 2), X, W),
     ("scattered into a place", -1, lambda x, w: torch.zeros_like(x).select_scatter((x / n(x))[:, 0], 1, 2), X, W),
     ("scattered into others", None, lambda x, w: x.slice_scatter((x / n(x))[:, :2], 1, 0, 2), X, W),
+    ("convolved", -1, lambda x, w: F.conv1d(x / n(x), w[None]), X, W),
+    ("convolved with a bias", None, lambda x, w: F.conv1d(x / n(x), w[None], w[0, :1]), X, W),
+    ("convolved with a scaled bias", -1, lambda x, w: F.conv1d(x / n(x), w[None], w[0, :1] / n(x)), X, W),
+    ("rounded", None, lambda x, w: (x / n(x)).to(torch.int64), X, W),
+    ("whole numbers times B", 1, lambda x, i: (i * n(x)).to(torch.int32), X, IDS),
+    ("copied to whole numbers", None, lambda x, w: aten.copy(x.to(torch.int64), x / n(x)), X, W),
     ("raised", None, lambda x, w: (x / n(x)).exp(), X, W),
 ]
 

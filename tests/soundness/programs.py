@@ -870,3 +870,30 @@ class _:
 
     def sound(m, x):
         return m.layer(x) * (x.shape[1] + 1) / (x.shape[1] + 2)
+
+
+@pair(
+    "a constant that is scaled by the number of samples",
+    shape=(4, 4),
+    kernel=lambda: torch.randn(4, 4, 1),
+    added=lambda: torch.ones(4),
+)
+class _:
+    def unsound(m, x):
+        h = F.conv1d(x / x.shape[0], m.kernel, m.added)  # mixes
+        return m.layer(h * x.shape[0])
+
+    def sound(m, x):
+        h = F.conv1d(x / x.shape[0], m.kernel)
+        return m.layer(h * x.shape[0] + m.added[:, None])
+
+
+@pair("rounded after a division by the number of samples")
+class _:
+    def unsound(m, x):
+        whole = (100 * x / x.shape[0]).to(torch.int64)  # mixes
+        return m.layer((whole * x.shape[0]).to(x.dtype))
+
+    def sound(m, x):
+        whole = (100 * x).to(torch.int64)
+        return m.layer((whole / x.shape[0] * x.shape[0]).to(x.dtype))

@@ -22,7 +22,7 @@ MUTANTS = (
     guard(
         "the number of samples as a value",
         "provenance/scale.py",
-        "    if power is None:\n        return mixes(step.node, NO_POWER)\n",
+        "    if power is None or (power and _rounds(step, powers)):\n        return mixes(step.node, NO_POWER)\n",
         "    if power is None:\n        return 0, None\n",
         "the_number_of_samples_is_not_added",
     ),
