@@ -232,6 +232,9 @@ def test_gradient_rules_are_the_op_on_each_sample(batch: int, t: int, p: int, d:
             for form, e in zip(found, expected if isinstance(expected, tuple) else (expected,), strict=True):
                 if form is not None:
                     torch.testing.assert_close(form.materialise()[b], e, **EXACT)
+        for form in [form for form in found if form is not None and form.materialise().dtype == torch.float64]:
+            w = torch.rand(stacks[0].stack.shape[0], dtype=torch.float64)
+            torch.testing.assert_close(form.weighted_sum(w), torch.tensordot(w, form.materialise(), 1), **EXACT)
 
 
 def test_what_gradient_rules_leave_to_the_fallback() -> None:

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from dpgraph import UnsoundProgramError, dp_compile
-from dpgraph.provenance.lattice import Refused
+from dpgraph.provenance.check import _check_gradient
+from dpgraph.provenance.lattice import PerSample, Refused, Shared, SummedOverSamples
 from tests.programs.exact import EAGER
 from tests.provenance.analysed import B, analyse, samples
 
@@ -42,6 +43,30 @@ def test_a_buffer_that_holds_something_of_the_batch_is_refused(write):
     with pytest.raises(UnsoundProgramError, match="buffer") as caught:
         run(write)
     assert caught.value.place.line is not None
+
+
+def test_the_line_is_the_one_where_samples_meet():
+    def write(kept, x):
+        total = x.sum()
+        kept.add_(total)
+
+    with pytest.raises(UnsoundProgramError) as caught:
+        run(write)
+    assert "x.sum()" in caught.value.place.line.code
+
+
+@pytest.mark.parametrize(
+    ("found", "match"),
+    [
+        (PerSample(0), "was not summed over the samples"),
+        (Shared(), "no sample owns"),
+        (SummedOverSamples(None, power=1), "to the power of 1, not of 0"),
+    ],
+)
+def test_a_gradient_is_a_sum_over_the_samples_or_refused(found, match):
+    node = torch.fx.Graph().placeholder("gradient")
+    with pytest.raises(UnsoundProgramError, match=match):
+        _check_gradient("weight", node, found, expected_power=0)
 
 
 def test_a_buffer_of_its_own_is_kept():
