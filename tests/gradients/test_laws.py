@@ -201,7 +201,7 @@ def gradient_cases(batch: int, t: int, p: int, d: int) -> list[Case]:
         case(aten.index_put.default, zeros(p), [ids(p, batch, t)], stack(batch, t), True),
         *convolutions,
         of_shared(convolutions[0], 0),
-        of_shared(convolutions[0], 1),
+        of_shared(convolutions[-1], 1),
         convolution_case(2, 1, 2, False, 1, [True, False, True]),
     ]
 
