@@ -61,6 +61,19 @@ def _(x: Tensor) -> tuple[Tensor, Tensor]:
 TWO = torch.ops.dpgraph_custom.two.default
 
 
+@torch.library.custom_op("dpgraph_custom::picked", mutates_args=())
+def picked(x: Tensor, ids: Tensor) -> Tensor:
+    return x.gather(1, ids)
+
+
+@picked.register_fake
+def _(x: Tensor, ids: Tensor) -> Tensor:
+    return torch.empty_like(ids, dtype=x.dtype)
+
+
+PICKED = torch.ops.dpgraph_custom.picked.default
+
+
 @pytest.fixture(autouse=True)
 def _registry_as_before() -> Iterator[None]:
     before, registered = dict(_TRANSFERS), set(REGISTERED)
@@ -161,6 +174,19 @@ def test_all_results_of_an_operator_are_treated_alike():
 
     register_transfer(TWO, "leading")
     check_exact(Twice().double(), torch.randn(5, 4, dtype=torch.float64))
+
+
+def test_an_operator_of_whole_numbers_is_tried():
+    class Picking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, ids: Tensor) -> Tensor:
+            return self.layer(x) * PICKED(x, ids)
+
+    register_transfer(PICKED, "leading")
+    check_exact(Picking().double(), torch.randn(5, 4, dtype=torch.float64), torch.randint(4, (5, 4)))
 
 
 def test_an_operator_that_cannot_be_tried_is_refused():
