@@ -4,7 +4,7 @@
     python -m tools.mutate --sample 300 --seed 1      so many, drawn evenly over the files
     python -m tools.mutate --files 'rules/views'      those of the files whose path contains this
     python -m tools.mutate --again                    those of the last run that survived
-    python -m tools.mutate --again --write            and write docs/mutation.md
+    python -m tools.mutate --report --write           what the last run found, without another; writes docs/mutation.md
     python -m tools.mutate --resume ...               go on with the same run, which was stopped
 
 A mutant is made in a copy of the tree; the working tree is never touched. It is killed if one of the tests that reach
@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gone = stale(everything)
     for key in gone:
         print("an accepted survivor is no mutant any more: " + ": ".join(key))
-    command, known = load(RESULTS) if options.again or options.resume else (_command(options), [])
+    goes_on = options.again or options.resume or options.report
+    command, known = load(RESULTS) if goes_on else (_command(options), [])
     if options.resume and command != _command(options):
         raise SystemExit(f"the run that was stopped is another one: {command}")
     chosen = _chosen(everything, options, known)
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1 if gone else 0
     exists = {change.key for change in everything}
     results = {r.key: r for r in known if r.key in exists}
-    _run(chosen, files, options.budget, command, results)
+    if not options.report:
+        _run(chosen, files, options.budget, command, results)
     if options.write:
         PAGE.write_text(as_markdown(command, list(results.values())), "utf-8")
     return 1 if _report(results) or gone else 0
@@ -72,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--again", action="store_true", help="only those of the last run that survived")
     parser.add_argument("--resume", action="store_true", help="go on with the same run, which was stopped")
-    parser.add_argument("--budget", type=float, default=60, help="seconds of tests a mutant, as they take unbroken")
+    parser.add_argument("--budget", type=float, default=20, help="seconds of tests a mutant, as they take unbroken")
+    parser.add_argument("--report", action="store_true", help="what the last run found, without another")
     parser.add_argument("--list", action="store_true", help="print the mutants and stop")
     parser.add_argument("--write", action="store_true", help="write docs/mutation.md")
     return parser

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch import SymInt
 from torch.fx import Graph, Node
 
 from dpgraph.torch_compat import FakeTensor, trace, tree_leaves
@@ -16,14 +17,14 @@ def splice(graph: Graph, function: Callable[..., Any], operands: Sequence[Node])
     Args:
         graph: the graph that is being built.
         function: plain torch code on the operands' values, whose result is a tensor or several.
-        operands: nodes of the graph, tensors all.
+        operands: nodes of the graph, tensors or sizes; a tensor at least.
 
     Returns:
         The nodes of the results.
     """
     values = [x.meta["val"] for x in operands]
-    assert all(isinstance(v, FakeTensor) for v in values), "operands need fake values"
-    mode = values[0].fake_mode
+    assert all(isinstance(v, (FakeTensor, SymInt)) for v in values), "operands need fake values"
+    mode = next(v.fake_mode for v in values if isinstance(v, FakeTensor))
     with mode:
         traced = trace(function, values)
     traced.graph.eliminate_dead_code()

@@ -22,7 +22,7 @@ from dpgraph.provenance.lattice import (
     SummedOverSamples,
     mixes,
 )
-from dpgraph.provenance.registry import REGISTERED, Results, Step, find_transfer, size_of
+from dpgraph.provenance.registry import REGISTERED, Results, Step, find_transfer, for_each_result, size_of
 from dpgraph.provenance.rules import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES
 from dpgraph.provenance.scale import find_power
 from dpgraph.torch_compat import tree_leaves
@@ -106,9 +106,9 @@ def _of_op(step: Step) -> Results:
         return Shared()
     found = _of_operands(step)
     if isinstance(found, Refused):
-        return _for_each_result(node, found)
+        return for_each_result(node, found)
     if _takes_batch_size(step):
-        return _for_each_result(node, mixes(node, "takes the number of samples for an index or a setting"))
+        return for_each_result(node, mixes(node, "takes the number of samples for an index or a setting"))
     return _with_power(step, _with_one_batch_axis(step, found))
 
 
@@ -131,7 +131,7 @@ def _of_operands(step: Step) -> Results:
     operands = [x for x in tree_leaves((node.args, node.kwargs)) if isinstance(x, Node)]
     found = [p for x in operands for p in _all(step.known[x])]
     if node.target in CREATIONS:
-        return _for_each_result(node, _created(step))
+        return for_each_result(node, _created(step))
     refused = [p for p in found if isinstance(p, Refused)]
     if refused:
         return min(refused, key=lambda p: p.origin)  # where it began, in the order of the graph
@@ -142,7 +142,7 @@ def _of_operands(step: Step) -> Results:
         return Refused(node, "unknown", "has no transfer rule in dpgraph")
     claimed = rule(step)
     contradiction = find_contradiction(step, claimed) if node.target in REGISTERED else None
-    return claimed if contradiction is None else _for_each_result(node, mixes(node, contradiction))
+    return claimed if contradiction is None else for_each_result(node, mixes(node, contradiction))
 
 
 def _of_shared(step: Step) -> Results:
@@ -151,7 +151,7 @@ def _of_shared(step: Step) -> Results:
     value = node.meta.get("val")
     several = value if isinstance(value, (tuple, list)) else (value,)
     if not any(step.batch in size.free_symbols for v in several if isinstance(v, Tensor) for size in _sizes(v.shape)):
-        return _for_each_result(node, Shared())
+        return for_each_result(node, Shared())
     if node.target is prims.iota.default:
         return _position(step)
     if node.target is aten.expand.default or (node.target is aten.repeat.default and _repeats_one(step)):
@@ -261,7 +261,7 @@ def _with_power(step: Step, results: Results) -> Results:
     first = results[0] if isinstance(results, tuple) else results
     found = find_power(step, first)
     if isinstance(found, Refused):
-        return _for_each_result(step.node, found)
+        return for_each_result(step.node, found)
     power, scaled_at = found
     return _replace_power(results, power, scaled_at)
 
@@ -276,12 +276,6 @@ def _replace_power(results: Results, power: int, scaled_at: Node | None) -> Resu
 
 def _all(results: Results) -> tuple[Provenance, ...]:
     return results if isinstance(results, tuple) else (results,)
-
-
-def _for_each_result(node: Node, provenance: Provenance) -> Results:
-    """The same provenance for every result of a node."""
-    value = node.meta.get("val")
-    return (provenance,) * len(value) if isinstance(value, (tuple, list)) else provenance
 
 
 def _sizes(shape: Sequence[Any]) -> list[sympy.Expr]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import sympy
 import torch
+from torch import Tensor
 from torch.fx import Node
 
 from dpgraph.provenance.lattice import Provenance, Refused, SummedOverSamples, mixes
@@ -27,8 +28,6 @@ PRODUCTS = {
     aten.mul.Scalar,
     aten.mm.default,
     aten.bmm.default,
-    aten.mv.default,
-    aten.dot.default,
     aten.convolution.default,
 }
 QUOTIENTS = {aten.div.Tensor, aten.div.Scalar}
@@ -86,6 +85,7 @@ LINEAR: dict[Any, int] = {
             "aten.scalar_tensor.default",
             "aten.convolution_backward.default",
             "aten.avg_pool2d.default",
+            "aten.avg_pool3d.default",
             "aten.avg_pool2d_backward.default",
             "aten.avg_pool3d_backward.default",
             "aten._adaptive_avg_pool3d_backward.default",
@@ -94,7 +94,6 @@ LINEAR: dict[Any, int] = {
             "aten.max_pool2d_with_indices_backward.default",
             "aten.max_pool3d_with_indices_backward.default",
             "aten.upsample_nearest2d_backward.default",
-            "aten.upsample_bilinear2d_backward.default",
             "aten.grid_sampler_2d_backward.default",
             "aten.grid_sampler_3d_backward.default",
             "aten._cdist_backward.default",
@@ -122,12 +121,12 @@ def find_power(step: Step, result: Provenance) -> tuple[int, Node | None] | Refu
         result: what the op's transfer rule says, in which powers are not counted yet.
     """
     powers = {x: p for x in _operands(step) if (p := _power_of(step, x)) != 0}
+    if NO_MONOMIAL in powers.values():
+        return mixes(step.node, NO_POWER)
     own = -1 if step.node.target in MEANS and _sums_samples(step, result) else 0
-    if not powers and not own:
-        return 0, None
     power = _combine(step, powers) if powers else 0
-    if power is None:
-        return mixes(step.node, "uses the number of samples in the batch as a value")
+    if power is None or (power and _rounds(step, powers)):
+        return mixes(step.node, NO_POWER)
     came_in = next((at for x in powers if (at := _scaled_at(step, x)) is not None), step.node)
     return (power + own, came_in) if power + own else (0, None)
 
@@ -136,7 +135,9 @@ def _combine(step: Step, powers: dict[Node, int]) -> int | None:
     """The power of the result; None if the op does not scale with its operands."""
     target: Any = step.node.target
     if target in PRODUCTS:
-        return sum(powers.get(x, 0) for x in step.args[:2] if isinstance(x, Node))
+        product = sum(powers.get(x, 0) for x in step.args[:2] if isinstance(x, Node))
+        bias = step.args[2] if target is aten.convolution.default else None
+        return product if bias is None or powers.get(bias, 0) == product else None
     if target in QUOTIENTS:
         over, under = step.args[:2]
         return powers.get(over, 0) - (powers.get(under, 0) if isinstance(under, Node) else 0)
@@ -148,6 +149,18 @@ def _combine(step: Step, powers: dict[Node, int]) -> int | None:
         first = step.args[LINEAR[target]]
         return powers[first] if list(powers) == [first] else None
     return None
+
+
+def _rounds(step: Step, powers: dict[Node, int]) -> bool:
+    """Whether an op makes whole numbers of real ones that are scaled, which no power undoes."""
+    return not _is_real(step.node) and any(_is_real(x) for x in powers)
+
+
+def _is_real(node: Node) -> bool:
+    return any(
+        isinstance(x, torch.SymFloat) or (isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()))
+        for x in tree_leaves(node.meta["val"])
+    )
 
 
 def _operands(step: Step) -> list[Node]:
@@ -180,8 +193,9 @@ def _sums_samples(step: Step, result: Provenance) -> bool:
     return isinstance(result, SummedOverSamples) and result.origin is step.node
 
 
-# A power that no value has: the size is no monomial in B.
+# A size that is no monomial in B, such as B + 1. It is no power that could be added up or cancel.
 NO_MONOMIAL = 1 << 20
+NO_POWER = "uses the number of samples in the batch as a value"
 
 
 def _degree(expression: sympy.Expr, batch: sympy.Symbol) -> int:

@@ -28,7 +28,7 @@ Choice = Callable[[Form], Form]
 
 @dataclass(frozen=True)
 class SiteFunction:
-    """The per-sample gradient of a site as a function of the tensors it reads.
+    """The per-sample gradient of a site as a function of what it reads.
 
     Attributes:
         joint: the graph that the site was found in.

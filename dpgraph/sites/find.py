@@ -20,7 +20,7 @@ class Site:
         parameter: name of the parameter.
         gradient: name of the node of its gradient.
         slice: names of the nodes that hold sums over the samples, in the order of the graph; the last is `gradient`.
-        frontier: names of the tensors they read.
+        frontier: names of the tensors and sizes they read.
     """
 
     parameter: str
@@ -31,15 +31,13 @@ class Site:
 
 def find_sites(joint: JointGraph, provenance: Mapping[Node, Results], trained: Iterable[str]) -> tuple[Site, ...]:
     """One site for each trained parameter that gets a gradient from the samples."""
-    order = {node: i for i, node in enumerate(joint.graph.nodes)}
     sites = []
     for name in trained:
         gradient = joint.gradient_of(name) if name in joint.gradients else None
         if gradient is not None and _is_sum(provenance[gradient]):
             summed, frontier = _backward_slice(gradient, provenance)
-            ordered = tuple(n.name for n in sorted(summed, key=order.__getitem__))
-            reads = tuple(n.name for n in sorted(frontier, key=order.__getitem__))
-            sites.append(Site(name, gradient.name, ordered, reads))
+            in_order, reads = (tuple(n.name for n in sorted(nodes)) for nodes in (summed, frontier))
+            sites.append(Site(name, gradient.name, in_order, reads))
     return tuple(sites)
 
 

@@ -62,6 +62,13 @@ def test_several_operands_and_sizes_keep_their_places():
         torch.testing.assert_close(graph(x, y, w, v), expected)
 
 
+def test_a_device_comes_through():
+    x = PerSampleTensor(torch.randn(4, 3))
+    found = map_over_samples(aten._to_copy.default, (x,), {"device": torch.device("meta")})
+    assert isinstance(found, Dense)
+    assert found.g.device.type == "meta"
+
+
 def test_an_argument_of_another_type_is_an_error():
     with pytest.raises(TypeError, match="set"):
         map_over_samples(aten.sum.dim_IntList, (PerSampleTensor(torch.ones(2, 3)), {0}), {})

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from dpgraph.capture.joint import Constant, JointGraph, Sample
 from dpgraph.provenance.infer import infer_provenance
@@ -48,9 +49,11 @@ def shared(*shape: Any, integers: int | None = None) -> Input:
     return Input(shape, integers, shared=True)
 
 
-def analyse(function: Callable[..., Any], inputs: Sequence[Input], num_samples: int = 3) -> list[Provenance]:
-    """Provenance of the function's results, after the decompositions that the compiler uses."""
-    graph, symbol = _trace(function, inputs, num_samples)
+def analyse(
+    function: Callable[..., Any], inputs: Sequence[Input], num_samples: int = 3, *, decomposed: bool = True
+) -> list[Provenance]:
+    """Provenance of the function's results, after the decompositions that the compiler uses or without any."""
+    graph, symbol = _trace(function, inputs, num_samples, decomposed)
     placeholders = graph.find_nodes(op="placeholder")
     roles = {
         node.name: Constant() if spec.axis is None else Sample(spec.axis)
@@ -74,7 +77,9 @@ def analyse(function: Callable[..., Any], inputs: Sequence[Input], num_samples: 
     return [known[node] for node in several]  # type: ignore[index, misc]
 
 
-def _trace(function: Callable[..., Any], inputs: Sequence[Input], num_samples: int) -> tuple[Any, Any]:
+def _trace(
+    function: Callable[..., Any], inputs: Sequence[Input], num_samples: int, decomposed: bool
+) -> tuple[Any, Any]:
     env = ShapeEnv(duck_shape=False)
     mode = FakeTensorMode(shape_env=env)
     seed = torch.zeros(num_samples + 2)  # a size that no other axis has, so that it stays a symbol of its own
@@ -84,7 +89,7 @@ def _trace(function: Callable[..., Any], inputs: Sequence[Input], num_samples: i
         generator = torch.Generator().manual_seed(0)
         values = [_symbolic(spec, size, generator) for spec in inputs]
         symbol = size.node.expr
-        traced = trace(function, values)
+        traced = trace(function, values) if decomposed else make_fx(function)(*values)
     assert size.node.expr == symbol, "the program fixed the number of samples"
     return traced.graph, symbol
 

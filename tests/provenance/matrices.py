@@ -1,11 +1,13 @@
-"""Claims of decompositions, solvers, diagonals and distances, of which a stack of matrices has one each."""
+"""Programs with decompositions, solvers, diagonals and distances, of which a stack of matrices has one each."""
 
 import torch
 
 from tests.provenance.analysed import B, samples, shared
-from tests.provenance.claims import D, T, X, program
+from tests.provenance.program import program
 
-N = 4
+N = T = 4
+D = 5
+X = samples(B, T, D)
 STACK = samples(B, N, N)
 VECTORS = samples(B, N)
 MATRIX = shared(N, N)
@@ -23,7 +25,7 @@ def distances_backward(grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> 
     return torch.ops.aten._cdist_backward(grad, x, y, 2.0, torch.ops.aten._cdist_forward(x, y, 2.0, None))
 
 
-PROGRAMS = [
+MATRICES = [
     program("inverse of each matrix", 0, lambda x: torch.linalg.inv_ex(regular(x))[0], STACK),
     program("Cholesky factor of each matrix", 0, lambda x: torch.linalg.cholesky_ex(regular(x))[0], STACK),
     program("determinants", 0, lambda x: torch.linalg.det(x), STACK),

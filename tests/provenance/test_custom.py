@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dpgraph import ArgumentError, CompileOptions, UnsoundProgramError, UnsupportedProgramError, dp_compile
 from dpgraph.provenance.custom import register_transfer
-from dpgraph.provenance.lattice import PerSample, SummedOverSamples
+from dpgraph.provenance.lattice import PerSample, Shared, SummedOverSamples
 from dpgraph.provenance.registry import _TRANSFERS, REGISTERED, Step
 from tests.programs.exact import check_exact
 
@@ -35,6 +35,43 @@ def fails(x: Tensor) -> Tensor:
 
 
 PICKY = operator("picky", fails)
+# 0 and 1 are their own squares
+FRACTIONS = operator("fractions", lambda x: x + (x - x.square()).mean(0))
+NUM_ROWS: list[int] = []
+
+
+def counted(x: Tensor) -> Tensor:
+    NUM_ROWS.append(len(x))
+    return x.sin()
+
+
+COUNTED = operator("counted", counted)
+
+
+@torch.library.custom_op("dpgraph_custom::two", mutates_args=())
+def two(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.sin(), x.cos()
+
+
+@two.register_fake
+def _(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(x)
+
+
+TWO = torch.ops.dpgraph_custom.two.default
+
+
+@torch.library.custom_op("dpgraph_custom::picked", mutates_args=())
+def picked(x: Tensor, ids: Tensor) -> Tensor:
+    return x.gather(1, ids)
+
+
+@picked.register_fake
+def _(x: Tensor, ids: Tensor) -> Tensor:
+    return torch.empty_like(ids, dtype=x.dtype)
+
+
+PICKED = torch.ops.dpgraph_custom.picked.default
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +140,53 @@ def test_a_rule_may_be_a_function():
     register_transfer(SQUARED_TOTAL, to_sum)
     with pytest.raises(UnsoundProgramError, match="experiment contradicts"):
         run(SQUARED_TOTAL)
+
+
+@pytest.mark.parametrize("claim", [Shared(), PerSample(0)], ids=["shared", "of each sample"])
+def test_a_rule_that_forgets_the_samples_is_refused(claim):
+    register_transfer(CENTRED, lambda step: claim)
+    with pytest.raises(UnsoundProgramError, match="experiment contradicts"):
+        run(CENTRED)
+
+
+def test_values_between_whole_numbers_are_tried():
+    register_transfer(FRACTIONS, "pointwise")
+    with pytest.raises(UnsoundProgramError, match="experiment contradicts"):
+        run(FRACTIONS)
+
+
+def test_the_experiment_has_three_samples():
+    register_transfer(COUNTED, "pointwise")
+    run(COUNTED)
+    assert NUM_ROWS[:-1]
+    assert set(NUM_ROWS[:-1]) == {3}
+
+
+def test_all_results_of_an_operator_are_treated_alike():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            sine, cosine = TWO(x)
+            return self.layer(x) * sine + cosine
+
+    register_transfer(TWO, "leading")
+    check_exact(Twice().double(), torch.randn(5, 4, dtype=torch.float64))
+
+
+def test_an_operator_of_whole_numbers_is_tried():
+    class Picking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, ids: Tensor) -> Tensor:
+            return self.layer(x) * PICKED(x, ids)
+
+    register_transfer(PICKED, "leading")
+    check_exact(Picking().double(), torch.randn(5, 4, dtype=torch.float64), torch.randint(4, (5, 4)))
 
 
 def test_an_operator_that_cannot_be_tried_is_refused():

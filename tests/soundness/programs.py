@@ -905,3 +905,62 @@ class _:
     def sound(m, x):
         m.shadow.copy_(0.5 * m.layer.weight.detach())
         return m.layer(x) + x @ m.shadow
+
+
+@pair("windows over an image without a batch", shape=(4, 4))
+class _:
+    def unsound(m, x):
+        h = m.layer(x)
+        mean = F.avg_pool2d(h.transpose(0, 1), 3, 1, 1)  # mixes
+        return mean.transpose(0, 1)
+
+    def sound(m, x):
+        return F.avg_pool2d(m.layer(x), 3, 1, 1)
+
+
+@pair("largest of windows over a volume without a batch", shape=(4, 4, 4))
+class _:
+    def unsound(m, x):
+        h = m.layer(x)
+        largest = F.max_pool3d(h.transpose(0, 1), 3, 1, 1)  # mixes
+        return largest.transpose(0, 1)
+
+    def sound(m, x):
+        return F.max_pool3d(m.layer(x), 3, 1, 1)
+
+
+@pair("a factor that the number of samples changes a little")
+class _:
+    def unsound(m, x):
+        h = m.layer(x) * (x.shape[0] + 1)  # mixes
+        return h / (x.shape[0] + 2)
+
+    def sound(m, x):
+        return m.layer(x) * (x.shape[1] + 1) / (x.shape[1] + 2)
+
+
+@pair(
+    "a constant that is scaled by the number of samples",
+    shape=(4, 4),
+    kernel=lambda: torch.randn(4, 4, 1),
+    added=lambda: torch.ones(4),
+)
+class _:
+    def unsound(m, x):
+        h = F.conv1d(x / x.shape[0], m.kernel, m.added)  # mixes
+        return m.layer(h * x.shape[0])
+
+    def sound(m, x):
+        h = F.conv1d(x / x.shape[0], m.kernel)
+        return m.layer(h * x.shape[0] + m.added[:, None])
+
+
+@pair("rounded after a division by the number of samples")
+class _:
+    def unsound(m, x):
+        whole = (100 * x / x.shape[0]).to(torch.int64)  # mixes
+        return m.layer((whole * x.shape[0]).to(x.dtype))
+
+    def sound(m, x):
+        whole = (100 * x).to(torch.int64)
+        return m.layer((whole / x.shape[0] * x.shape[0]).to(x.dtype))

@@ -22,8 +22,8 @@ MUTANTS = (
     guard(
         "the number of samples as a value",
         "provenance/scale.py",
-        'return mixes(step.node, "uses the number of samples in the batch as a value")',
-        "return 0, None",
+        "    if power is None or (power and _rounds(step, powers)):\n        return mixes(step.node, NO_POWER)\n",
+        "    if power is None:\n        return 0, None\n",
         "the_number_of_samples_is_not_added",
     ),
     guard(
@@ -49,8 +49,8 @@ MUTANTS = (
     ),
     guard(
         "a padded batch",
-        "provenance/rules/views.py",
-        'return found if _axis(found) not in padded else step.mixed("pads the batch, which shifts the samples")',
+        "provenance/rules/parts.py",
+        'return found if axis_of(found) not in padded else step.mixed("pads the batch, which shifts the samples")',
         "return found",
         "the_batch_is_not_padded",
     ),
@@ -71,7 +71,7 @@ MUTANTS = (
     guard(
         "pooling of an image without a batch",
         "provenance/rules/batched.py",
-        "num_leading = len(step.shape(step.args[0])) - _num_axes_of_space(step)",
+        "num_leading = len(step.shape(step.tensors[0])) - num_space",
         "num_leading = 2",
         "pooling_of_one_image_does_not_run_along_the_batch",
     ),
@@ -79,7 +79,7 @@ MUTANTS = (
         "an unknown op",
         "provenance/infer.py",
         'return Refused(node, "unknown", "has no transfer rule in dpgraph")',
-        "return _for_each_result(node, found[0])",
+        "return for_each_result(node, found[0])",
         "an_op_that_nobody_knows_is_refused",
     ),
     guard(
@@ -106,7 +106,7 @@ MUTANTS = (
     ),
     guard(
         "a part of the batch",
-        "provenance/rules/views.py",
+        "provenance/rules/parts.py",
         'return step.mixed("takes only some of the samples, which shifts them against each other")',
         "return found",
         "one_sample_is_not_shown_to_all",

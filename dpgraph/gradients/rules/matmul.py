@@ -28,12 +28,3 @@ def bmm(a: PerSampleTensor | Tensor, b: PerSampleTensor | Tensor) -> Form | None
     if not (isinstance(a, PerSampleTensor) and isinstance(b, PerSampleTensor)):
         return None
     return Dense(a.stack @ b.stack)
-
-
-@gradient_rule(aten.mv.default, aten.dot.default)
-def mv(a: PerSampleTensor | Tensor, b: PerSampleTensor | Tensor) -> Form | None:
-    """G_b = A_b b_b with A_b [p, T] or [T], b_b [T]."""
-    if not (isinstance(a, PerSampleTensor) and isinstance(b, PerSampleTensor)):
-        return None
-    product = (a.stack.unsqueeze(-2) if a.stack.ndim == 2 else a.stack) @ b.stack.unsqueeze(-1)
-    return Dense(product.flatten(1) if a.stack.ndim == 3 else product.flatten())

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples
-from dpgraph.provenance.registry import Results, Step, transfer
+from dpgraph.provenance.registry import Results, Step, for_each_result, transfer
 from dpgraph.torch_compat import find_operators
 
 aten = torch.ops.aten
@@ -17,14 +17,6 @@ def _leading(step: Step, operands: list[Node], num_leading: int) -> PerSample | 
     if isinstance(found, PerSample) and found.axis >= num_leading:
         return step.mixed("computes along the axis of the samples")
     return found
-
-
-def _for_each_result(step: Step, found: Provenance, rank: int) -> Results:
-    """`found` for all results of at least `rank` axes; smaller ones (random seeds, lengths) are shared."""
-    value = step.node.meta["val"]
-    if not isinstance(value, (tuple, list)):
-        return found
-    return tuple(found if isinstance(v, Tensor) and v.ndim >= rank else Shared() for v in value)
 
 
 @transfer(
@@ -50,7 +42,8 @@ def attention(step: Step) -> Results:
     found = _leading(step, wide, num_leading=2)
     if any(not isinstance(step.of(x), Shared) for x in narrow):
         found = step.mixed("takes sequence lengths over the whole batch")
-    return _for_each_result(step, found, rank=3)
+    results = step.node.meta["val"]
+    return tuple(found if isinstance(v, Tensor) and v.ndim >= 3 else Shared() for v in results)
 
 
 @transfer(aten.convolution.default)
@@ -75,6 +68,12 @@ def convolution_backward(step: Step) -> Results:
     return found, summed, summed
 
 
+def _windows(step: Step, num_space: int) -> Results:
+    """[*leading, *space]: windows over the axes of space. An image without a batch has one leading axis less."""
+    num_leading = len(step.shape(step.tensors[0])) - num_space
+    return for_each_result(step.node, _leading(step, step.tensors, num_leading))
+
+
 @transfer(
     *find_operators(
         "aten.max_pool2d_with_indices.default",
@@ -85,6 +84,20 @@ def convolution_backward(step: Step) -> Results:
         "aten._adaptive_avg_pool2d_backward.default",
         "aten.adaptive_max_pool2d.default",
         "aten.adaptive_max_pool2d_backward.default",
+        "aten.upsample_nearest2d.default",
+        "aten.upsample_nearest2d_backward.default",
+        "aten.upsample_bilinear2d.default",
+        "aten.replication_pad2d.default",
+        "aten.replication_pad2d_backward.default",
+    )
+)
+def windows_over_planes(step: Step) -> Results:
+    """[N, C, H, W] or [C, H, W]."""
+    return _windows(step, num_space=2)
+
+
+@transfer(
+    *find_operators(
         "aten._adaptive_avg_pool3d.default",
         "aten._adaptive_avg_pool3d_backward.default",
         "aten.adaptive_max_pool3d.default",
@@ -93,29 +106,30 @@ def convolution_backward(step: Step) -> Results:
         "aten.avg_pool3d_backward.default",
         "aten.max_pool3d_with_indices.default",
         "aten.max_pool3d_with_indices_backward.default",
-        "aten.upsample_nearest2d.default",
-        "aten.upsample_nearest2d_backward.default",
-        "aten.upsample_bilinear2d.default",
-        "aten.upsample_bilinear2d_backward.default",
-        "aten.replication_pad1d.default",
-        "aten.replication_pad1d_backward.default",
-        "aten.replication_pad2d.default",
-        "aten.replication_pad2d_backward.default",
         "aten.replication_pad3d.default",
         "aten.replication_pad3d_backward.default",
+    )
+)
+def windows_over_volumes(step: Step) -> Results:
+    """[N, C, D, H, W] or [C, D, H, W]."""
+    return _windows(step, num_space=3)
+
+
+@transfer(*find_operators("aten.replication_pad1d.default", "aten.replication_pad1d_backward.default"))
+def windows_over_lines(step: Step) -> Results:
+    """[N, C, L] or [C, L]."""
+    return _windows(step, num_space=1)
+
+
+@transfer(
+    *find_operators(
         "prims._low_memory_max_pool_with_offsets.default",
         "prims._low_memory_max_pool_offsets_to_indices.default",
     )
 )
-def pooling(step: Step) -> Results:
-    """[N, C, *] or [C, *]: windows over the axes of space, which are the last; N and C stay apart."""
-    num_leading = len(step.shape(step.args[0])) - _num_axes_of_space(step)
-    return _for_each_result(step, _leading(step, step.tensors, num_leading), rank=2)
-
-
-def _num_axes_of_space(step: Step) -> int:
-    named = [n for n in (1, 2, 3) if f"{n}d" in str(step.node.target)]
-    return named[0] if named else len(step.args[1])  # the size of the window
+def windows_of_a_kernel(step: Step) -> Results:
+    """(operand, kernel_size): as many axes of space as the kernel has."""
+    return _windows(step, num_space=len(step.args[1]))
 
 
 @transfer(
@@ -126,4 +140,4 @@ def _num_axes_of_space(step: Step) -> int:
 )
 def grid_sampler(step: Step) -> Results:
     """Images [N, C, *] read at points [N, *, rank]: N stays apart."""
-    return _for_each_result(step, _leading(step, step.tensors, num_leading=1), rank=3)
+    return for_each_result(step.node, _leading(step, step.tensors, num_leading=1))

@@ -9,7 +9,7 @@ aten = torch.ops.aten
 
 
 def _product(step: Step, left: torch.fx.Node, right: torch.fx.Node, num_batch: int) -> Provenance:
-    """Provenance of left [*batch, m, k] @ right [*batch, k, n]; a vector on the right has no n."""
+    """Provenance of left [*batch, m, k] @ right [*batch, k, n]."""
     a, b = step.of(left), step.of(right)
     sums = [p for p in (a, b) if isinstance(p, SummedOverSamples)]
     if sums:
@@ -40,13 +40,10 @@ def _agree(a: Provenance, b: Provenance) -> bool:
     return isinstance(a, PerSample) and isinstance(b, PerSample) and meet(a.moved_to(0), b.moved_to(0)) is not None
 
 
-@transfer(aten.mm.default, aten.mv.default, aten.dot.default)
+@transfer(aten.mm.default)
 def mm(step: Step) -> Provenance:
-    """Matrix with matrix or vector; `dot` contracts the only axis of both."""
+    """Matrix with matrix; products with vectors are decomposed into sums."""
     left, right = step.args[:2]
-    if step.node.target is aten.dot.default:
-        found = step.agreed([left, right])
-        return SummedOverSamples(step.node) if isinstance(found, PerSample) else found
     return _product(step, left, right, num_batch=0)
 
 

@@ -42,7 +42,6 @@ SHAPED_BY_SIZES = CREATIONS | set(
         "aten.expand.default",
         "aten.repeat.default",
         "aten.upsample_nearest2d_backward.default",
-        "aten.upsample_bilinear2d_backward.default",
     )
 )
 # Sizes are values here, whose powers are counted.

@@ -22,7 +22,6 @@ from dpgraph.torch_compat import find_operators
         "aten.linalg_lu.default",
         "aten.linalg_lu_factor_ex.default",
         "aten.linalg_matrix_exp.default",
-        "aten.linalg_pinv.atol_rtol_tensor",
         "aten.linalg_qr.default",
         "aten.lu_unpack.default",
     )

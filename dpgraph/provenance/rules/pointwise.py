@@ -54,8 +54,6 @@ def _of_sums(step: Step, operands: list[Node]) -> Provenance:
     first = step.of(summed[0])
     shared = all(isinstance(step.of(x), Shared) for x in others)
     target = step.node.target
-    if target in ADDITIVE and len(summed) == 2:
-        return first
     if target in ADDITIVE and shared and all(is_zero(x) for x in step.args if x not in summed):
         return first
     if target in (aten.mul.Tensor, aten.mul.Scalar) and len(summed) == 1 and shared:

@@ -1,0 +1,115 @@
+"""Every operator of the tables is met by a program whose claim is checked, and the powers of B behind it are right.
+
+The decompositions replace some operators in the version of torch that is tested, so the programs are analysed without
+them too.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from dpgraph.provenance import scale
+from dpgraph.provenance.lattice import Refused
+from dpgraph.provenance.registry import _TRANSFERS
+from dpgraph.provenance.rules import CREATIONS
+from tests.provenance.analysed import analyse
+from tests.provenance.operators import OPERATORS
+from tests.provenance.program import Program
+from tests.provenance.test_transfer import NUM_SAMPLES, PROGRAMS, check_claim, name_of, run
+
+# Attention of GPUs and of devices from outside: nothing here can run them.
+ELSEWHERE = {
+    f"aten._scaled_dot_product_{kind}_attention{backward}.default"
+    for kind in ("flash", "efficient", "cudnn", "fused")
+    for backward in ("", "_backward")
+} | {f"aten._scaled_dot_product_fused_attention_overrideable{backward}.default" for backward in ("", "_backward")}
+
+
+@pytest.mark.parametrize("decomposed", [True, False], ids=["decomposed", "as it is"])
+@pytest.mark.parametrize("case", OPERATORS, ids=lambda case: case.name)
+def test_the_claim_is_as_expected_and_true(case: Program, decomposed: bool) -> None:
+    found = analyse(case.function, case.inputs, NUM_SAMPLES, decomposed=decomposed)
+    assert tuple(map(name_of, found)) == case.expected
+    for i, claim in enumerate(found):
+        check_claim(claim, case, i)
+
+
+def divisible(case: Program) -> bool:
+    """Whether the first operand is real numbers of the samples."""
+    return case.inputs[0].integers is None and case.inputs[0].axis is not None
+
+
+# The other programs have operators that are known decomposed alone.
+ONE_WAY = [(c, True) for c in PROGRAMS] + [(c, False) for c in OPERATORS]
+
+
+@pytest.mark.parametrize(
+    ("case", "decomposed"), [pytest.param(c, d, id=f"{c.name}-{d}") for c, d in ONE_WAY if divisible(c)]
+)
+def test_a_power_of_the_number_of_samples_goes_through_what_is_linear(case: Program, decomposed: bool) -> None:
+    """With the first operand divided by B, the result is refused or, as it says, divided by B."""
+
+    def divided(x: Any, *others: Any) -> Any:
+        return case.function(x / x.shape[case.inputs[0].axis], *others)
+
+    plain = analyse(case.function, case.inputs, NUM_SAMPLES, decomposed=decomposed)
+    found = analyse(divided, case.inputs, NUM_SAMPLES, decomposed=decomposed)
+    generator = torch.Generator().manual_seed(1)
+    values = [spec.draw(NUM_SAMPLES, generator) for spec in case.inputs]
+    smaller = [values[0] / NUM_SAMPLES, *values[1:]]
+    for i, (before, claim) in enumerate(zip(plain, found, strict=True)):
+        if isinstance(claim, Refused) or isinstance(before, Refused):
+            continue
+        power = getattr(claim, "power", 0) - getattr(before, "power", 0)
+        expected = run(case, values, i) * float(NUM_SAMPLES) ** power
+        torch.testing.assert_close(run(case, smaller, i), expected)
+    linear = all(not isinstance(p, Refused) for p in found)
+    assert linear or case.name not in LINEAR
+
+
+# Programs that are linear in their first operand, and whose rules must say so: a mean over the batch comes before them.
+LINEAR = {
+    "adaptive pool",
+    "adaptive pool backward",
+    "alias",
+    "attention backward",
+    "average pool",
+    "average pool backward",
+    "average pool of volumes",
+    "average pool of volumes backward",
+    "scaled",
+    "convolution",
+    "cumsum",
+    "grid sample backward",
+    "grid sample of volumes backward",
+    "large windows backward",
+    "max pool of volumes backward",
+    "upsample backward",
+}
+
+
+@pytest.fixture
+def met(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """Names of the operators of all nodes that are made."""
+    names: set[str] = set()
+    create_node = torch.fx.Graph.create_node
+
+    def noting(graph: Any, op: str, target: Any, *args: Any, **kwargs: Any) -> Any:
+        names.add(str(target))
+        return create_node(graph, op, target, *args, **kwargs)
+
+    monkeypatch.setattr(torch.fx.Graph, "create_node", noting)
+    return names
+
+
+def test_every_operator_stands_in_a_program(met: set[str]) -> None:
+    for case in PROGRAMS:
+        analyse(case.function, case.inputs, NUM_SAMPLES)
+    for case in OPERATORS:
+        for decomposed in (True, False):
+            analyse(case.function, case.inputs, NUM_SAMPLES, decomposed=decomposed)
+    tables = {*_TRANSFERS, *CREATIONS, *scale.MEANS, *scale.PRODUCTS, *scale.QUOTIENTS, *scale.ADDED, *scale.LINEAR}
+    named = {str(x) for x in tables if isinstance(x, torch._ops.OpOverload)}
+    assert named - met - ELSEWHERE == set()
