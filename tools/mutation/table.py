@@ -28,7 +28,7 @@ def as_markdown(command: str, results: Sequence[Result]) -> str:
     known = reasons()
     lines = [
         f"`{command}`: {whole.total} mutants, of which {whole.killed} are killed, {whole.percentage:.1f} %.",
-        f"Of the others, {whole.accepted} have a reason; without these it is {whole.percentage_without_accepted:.1f} %.",
+        f"Of the rest, {whole.accepted} have a reason; without them it is {whole.percentage_without_accepted:.1f} %.",
         "",
         "| file | mutants | killed | survivors with a reason | others |",
         "| --- | --: | --: | --: | --: |",
