@@ -258,8 +258,7 @@ def _is_batch_size(x: Node, step: Step) -> bool:
 
 def _with_power(step: Step, results: Results) -> Results:
     """`results`, with the power of B that the op leaves before them."""
-    first = results[0] if isinstance(results, tuple) else results
-    found = find_power(step, first)
+    found = find_power(step, results)
     if isinstance(found, Refused):
         return for_each_result(step.node, found)
     power, scaled_at = found

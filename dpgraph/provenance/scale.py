@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from dpgraph.provenance.lattice import Provenance, Refused, SummedOverSamples, mixes
-from dpgraph.provenance.registry import Step
+from dpgraph.provenance.lattice import Refused, SummedOverSamples, mixes
+from dpgraph.provenance.registry import Results, Step
 from dpgraph.provenance.rules.pointwise import is_zero
 from dpgraph.torch_compat import find_operators, tree_leaves
 
@@ -113,7 +113,7 @@ LINEAR: dict[Any, int] = {
 }
 
 
-def find_power(step: Step, result: Provenance) -> tuple[int, Node | None] | Refused:
+def find_power(step: Step, result: Results) -> tuple[int, Node | None] | Refused:
     """The power of B before the result of an op, and the node where it came in.
 
     Args:
@@ -189,7 +189,7 @@ def _scaled_at(step: Step, operand: Node) -> Node | None:
     return getattr(step.known[operand], "scaled_at", None)
 
 
-def _sums_samples(step: Step, result: Provenance) -> bool:
+def _sums_samples(step: Step, result: Results) -> bool:
     return isinstance(result, SummedOverSamples) and result.origin is step.node
 
 

@@ -9,7 +9,9 @@ from dpgraph.capture.joint import JointGraph
 from dpgraph.provenance.check import _check_gradient
 from dpgraph.provenance.lattice import PerSample, Refused, Shared, SummedOverSamples
 from tests.programs.exact import EAGER
-from tests.provenance.analysed import B, analyse, samples
+from tests.provenance.analysed import B, analyse, samples, shared
+
+aten = torch.ops.aten
 
 
 class Counting(nn.Module):
@@ -89,3 +91,19 @@ def test_the_reason_says_what_the_op_does(function, reason):
     (found,) = analyse(function, [samples(B, 4)])
     assert isinstance(found, Refused)
     assert found.reason == reason
+
+
+def test_the_gradients_of_a_kernel_of_the_samples_are_refused_for_it():
+    def backward(g, x, w):
+        return aten.convolution_backward(g, x, w, None, [1], [0], [1], False, [0], 1, [True, True, False])[:2]
+
+    several = analyse(backward, [samples(2, B, 6), shared(2, 4, 8), samples(B, 4, 3)])
+    assert {p.reason for p in several} == {"convolves with a kernel that depends on the samples"}
+
+
+def test_rows_of_one_sample_are_not_written_into_those_of_another():
+    def write(x, y):
+        return aten.index_put(x.repeat_interleave(2, 0), [torch.arange(x.shape[0])], y)
+
+    (found,) = analyse(write, [samples(B, 4), samples(B, 4)])
+    assert found.reason == "writes to places of other samples"

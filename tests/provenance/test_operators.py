@@ -70,24 +70,26 @@ def test_a_power_of_the_number_of_samples_goes_through_what_is_linear(case: Prog
 
 
 # Programs that are linear in their first operand, and whose rules must say so: a mean over the batch comes before them.
-LINEAR = {
-    "adaptive pool",
-    "adaptive pool backward",
-    "alias",
-    "attention backward",
-    "average pool",
-    "average pool backward",
-    "average pool of volumes",
-    "average pool of volumes backward",
-    "scaled",
-    "convolution",
-    "cumsum",
-    "grid sample backward",
-    "grid sample of volumes backward",
-    "large windows backward",
-    "max pool of volumes backward",
-    "upsample backward",
-}
+NAMES = """
+    broadcast samples, dropout, values of a sample's shape, times the number of samples, made zeros over
+    merged axes, sum of ones, arange, expanded row, repeated row, mean minus scaled, times one over the number
+    of samples, noise over merged axes, flatten, flatten and back, flatten from the second axis, merged
+    behind, merged in the middle, alias, permute, transpose, matrix transpose, unsqueeze before, unsqueeze
+    behind, squeeze, squeeze before, expand, expand before, repeat, repeat the batch, repeat interleaved,
+    slice, slice a block of the batch, select, chunk, split, unbind, flip, roll, unfold, sum over features,
+    sum keeping axes, sum over samples, sum of all, mean over samples, mean of features, mean of all, cumsum,
+    copy of a sum, copy, linear, matrix product, product from the left, sum of outer products, with one side
+    shared, over flattened positions, vector, sum as a vector product, dot, attention scores, batched sum of
+    products, linear in a sum, scaled sum, shared value times a sum, sum where a condition holds, sum plus
+    zero, sum in another type, joined with zeros, convolution, convolution backward, average pool, adaptive
+    pool, average pool backward, grid sample backward, reflection, embedding backward, position of each
+    sample, position of another type, pick features, gather, index_put of a sum, scatter of a sum, scatter_add
+    of a sum, adaptive pool backward, large windows backward, average pool of volumes, average pool of volumes
+    backward, max pool of volumes backward, upsample backward, grid sample of volumes backward, attention
+    backward, sum and zeros like a shared value, scaled
+"""
+LINEAR = set(" ".join(NAMES.split()).split(", "))
+assert {c.name for c, _ in ONE_WAY} >= LINEAR
 
 
 @pytest.fixture

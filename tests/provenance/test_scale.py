@@ -41,6 +41,8 @@ PROGRAMS = [
     ("product of scaled values", -2, lambda x, w: (x / n(x)) * (x / n(x)), X, W),
     ("matrix product of scaled values", -2, lambda x, w: (x / n(x)) @ (w / n(x)).mT, X, W),
     ("both scaled", -1, lambda x, w: x / n(x) + w / n(x), X, W),
+    ("one scaled taken from the other", -1, lambda x, w: x / n(x) - w / n(x), X, W),
+    ("squeezed", -1, lambda x, w: aten.squeeze.dim((x / n(x))[:, :1], 1), X, W),
     ("one scaled", None, lambda x, w: x / n(x) + w, X, W),
     ("scaled minus another power", None, lambda x, w: x / n(x) - x * n(x), X, W),
     ("scaled plus zeros", -1, lambda x, w: x / n(x) + torch.zeros_like(w), X, W),

@@ -76,15 +76,17 @@ class Noise(nn.Module):
     def __init__(self, positions_first: bool) -> None:
         super().__init__()
         self.layer = nn.Linear(4, 3)
+        self.factor = nn.Parameter(torch.randn(4, 3))
         self.positions_first = positions_first
 
     def forward(self, x: Tensor) -> Tensor:
         num_samples, length = x.shape[:2]
         noise = torch.rand(num_samples * length, 4, dtype=x.dtype)
+        y = self.layer(noise) + noise @ self.factor
         if self.positions_first:
-            y = self.layer(noise) * x.mT.transpose(0, 2).transpose(1, 2).reshape(-1, 3)
+            y = y * x.mT.transpose(0, 2).transpose(1, 2).reshape(-1, 3)
             return y.view(length, num_samples, 3).transpose(0, 1)
-        return (self.layer(noise) * x.reshape(-1, 3)).view(num_samples, length, 3)
+        return (y * x.reshape(-1, 3)).view(num_samples, length, 3)
 
 
 @pytest.mark.parametrize("positions_first", [False, True])

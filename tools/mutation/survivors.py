@@ -17,4 +17,168 @@ class Accepted:
     mutants: tuple[tuple[str, str, str, str], ...]
 
 
-ACCEPTED: tuple[Accepted, ...] = ()
+ACCEPTED: tuple[Accepted, ...] = (
+    Accepted(
+        "The value says for the reader what is the default already.",
+        (
+            (
+                "dpgraph/gradients/fallback.py",
+                "_map_over_samples",
+                'return [x.clone() for x in torch.func.vmap(one, randomness="error")(*stacks)]',
+                'without `randomness="error"`',
+            ),
+        ),
+    ),
+    Accepted(
+        "The result does not depend on the order of the two operands.",
+        (
+            (
+                "dpgraph/gradients/forms.py",
+                "accumulation_dtype",
+                "return torch.promote_types(dtype, torch.float32)",
+                "`dtype, torch.float32` → `torch.float32, dtype`",
+            ),
+        ),
+    ),
+    Accepted(
+        "A choice of speed: both ways compute the same.",
+        (
+            (
+                "dpgraph/gradients/gram.py",
+                "gram_norm_sq",
+                "if not isinstance(length, int) or length < 2 * SMALLEST_BLOCK:",
+                "`2` → `3`",
+            ),
+            (
+                "dpgraph/gradients/outer.py",
+                "Outer.weighted_sum",
+                "u, v = (u * scale, v) if u.shape[-1] < v.shape[-1] else (u, v * scale)",
+                "`<` → `<=`",
+            ),
+            (
+                "dpgraph/sites/evaluate.py",
+                "SiteFunction._run",
+                "carries_on = any(isinstance(env.get(x), tuple) for x in node.all_input_nodes)",
+                "`any` → `all`",
+            ),
+            ("dpgraph/sites/find.py", "_backward_slice", "continue", "`continue` → `pass`"),
+        ),
+    ),
+    Accepted(
+        "A write that does not accumulate is refused before a gradient rule sees it, so no call takes the default.",
+        (
+            (
+                "dpgraph/gradients/rules/embedding.py",
+                "index_put_of_shared",
+                "zeros: Tensor, indices: Sequence[Any], gradient: Gradient, accumulate: bool = False",
+                "`False` → `True`",
+            ),
+        ),
+    ),
+    Accepted(
+        "Any other sample and any random values will do; the compiler sets the generator back.",
+        (
+            (
+                "dpgraph/provenance/experiment.py",
+                "_contradiction",
+                "after, other = experiment.run(b), (b + 1) % NUM_SAMPLES",
+                "`1` → `2`",
+            ),
+            (
+                "dpgraph/provenance/experiment.py",
+                "_Experiment.__init__",
+                "generator = torch.Generator().manual_seed(0)",
+                "`0` → `1`",
+            ),
+            (
+                "dpgraph/provenance/experiment.py",
+                "_Experiment._draw",
+                "return torch.randn(shape, generator=generator, dtype=like.dtype)",
+                "without `generator=generator`",
+            ),
+            (
+                "dpgraph/provenance/experiment.py",
+                "_Experiment._draw",
+                "return torch.randint(0, 2, shape, generator=generator).to(like.dtype)",
+                "without `generator=generator`",
+            ),
+        ),
+    ),
+    Accepted(
+        "Nobody asks what is known of the output node.",
+        (
+            ("dpgraph/provenance/infer.py", "_infer", 'if node.op == "output":', '`node.op == "output"` → `False`'),
+            ("dpgraph/provenance/infer.py", "_infer", "return True", "`True` → `False`"),
+        ),
+    ),
+    Accepted(
+        "It keeps a clear end for operands that no operator of the tested version of torch has: shapes of scalars.",
+        (
+            (
+                "dpgraph/provenance/registry.py",
+                "Step.shape",
+                "return tuple(size_of(s) for s in value.shape) if isinstance(value, Tensor) else ()",
+                "`isinstance(value, Tensor)` → `True`",
+            ),
+        ),
+    ),
+    Accepted(
+        "Results are read one by one, and what is known of an op with several is then taken for each.",
+        (
+            (
+                "dpgraph/provenance/registry.py",
+                "for_each_result",
+                "return (provenance,) * len(value) if isinstance(value, (tuple, list)) else provenance",
+                "`isinstance(value, (tuple, list))` → `False`",
+            ),
+        ),
+    ),
+    Accepted(
+        "Lengths and seeds are operands of the attention of GPUs alone, which cannot run where the tests do.",
+        (
+            (
+                "dpgraph/provenance/rules/batched.py",
+                "attention",
+                "if any(not isinstance(step.of(x), Shared) for x in narrow):",
+                "`any(not isinstance(step.of(x), Shared) for x in narrow)` → `False`",
+            ),
+        ),
+    ),
+    Accepted(
+        "A second guard: samples on the axis of channels make the kernel one of theirs, which is refused first.",
+        (
+            (
+                "dpgraph/provenance/rules/batched.py",
+                "convolution_backward",
+                "found = _leading(step, [grad, image], num_leading=1)",
+                "`1` → `2`",
+            ),
+        ),
+    ),
+    Accepted(
+        "The operator has no more arguments by position.",
+        (("dpgraph/provenance/rules/contractions.py", "addmm", "bias, left, right = step.args[:3]", "without `3`"),),
+    ),
+    Accepted(
+        "What the other branch says is a refusal too, in other words.",
+        (
+            (
+                "dpgraph/provenance/rules/views.py",
+                "scatter_part",
+                "if isinstance(piece, SummedOverSamples) and isinstance(found, Shared):",
+                "`and` → `or`",
+            ),
+        ),
+    ),
+    Accepted(
+        "The powers of B of a site cancel, so any number of samples may stand for one.",
+        (
+            (
+                "dpgraph/sites/evaluate.py",
+                "SiteFunction._for_one_sample",
+                "alone = size.subs(self.joint.batch_symbol, 1)",
+                "`1` → `2`",
+            ),
+        ),
+    ),
+)

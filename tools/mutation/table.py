@@ -16,6 +16,9 @@ quick ones first, until one fails. A mutant that no test notices shows a test th
 needed, unless it is the same program; `tools/mutation/survivors.py` has those, and says why. The guards beside the
 analysis have mutants that were written by hand: `python -m tools.mutants`.
 
+Where a survivor led to a test, it was tried again; where it led to code being taken away, it is not counted. So the
+counts are those of a sample whose survivors have been dealt with. Another seed draws mutants that nobody has looked at.
+
 """
 
 
@@ -24,8 +27,8 @@ def as_markdown(command: str, results: Sequence[Result]) -> str:
     whole = summarise(results)
     known = reasons()
     lines = [
-        f"`{command}` drew {whole.total} mutants and killed {whole.killed} of them, {whole.percentage:.1f} %. Of the "
-        f"others, {whole.accepted} have a reason; without these it is {whole.percentage_without_accepted:.1f} %.",
+        f"`{command}`: {whole.total} mutants, of which {whole.killed} are killed, {whole.percentage:.1f} %.",
+        f"Of the rest, {whole.accepted} have a reason; without them it is {whole.percentage_without_accepted:.1f} %.",
         "",
         "| file | mutants | killed | survivors with a reason | others |",
         "| --- | --: | --: | --: | --: |",

@@ -195,7 +195,7 @@ def scatter(step: Step) -> Provenance:
         parts = all(isinstance(step.of(x), SummedOverSamples) or is_zero(x) for x in (operand, source))
         linear = parts and isinstance(step.of(where), Shared) and step.node.target in LINEAR_SCATTERS
         return sums[0] if linear else step.mixed("writes it at places that depend on samples")
-    written = step.agreed([x for x in (where, source) if isinstance(x, Node)])
+    written = step.agreed([where, source])
     if isinstance(written, Refused):
         return written
     if isinstance(written, Shared):
@@ -204,7 +204,7 @@ def scatter(step: Step) -> Provenance:
     if written.axis == axis:
         sums_up = step.node.target is aten.scatter_add.default and is_zero(operand)
         return SummedOverSamples(step.node) if sums_up else step.mixed("writes to places that several samples share")
-    return step.agreed([x for x in (operand, where, source) if isinstance(x, Node)])
+    return step.agreed([operand, where, source])
 
 
 LINEAR_SCATTERS = {aten.scatter.src, aten.scatter.value, aten.scatter_add.default}

@@ -85,5 +85,4 @@ def is_zero(operand: object) -> bool:
             return bool(operand.args[1] == 0)
         if operand.target is aten.scalar_tensor.default:
             return bool(operand.args[0] == 0)
-        return False
     return isinstance(operand, (int, float)) and operand == 0
