@@ -24,7 +24,8 @@ ACCEPTED: tuple[Accepted, ...] = (
             (
                 "dpgraph/gradients/fallback.py",
                 "_map_over_samples",
-                'return [x.clone() for x in torch.func.vmap(one, randomness="error")(*stacks)]',
+                'return [x.clone(memory_format=torch.contiguous_format) for x in torch.func.vmap(one, randomness="error")'
+                "(*stacks)]",
                 'without `randomness="error"`',
             ),
         ),
@@ -163,7 +164,7 @@ ACCEPTED: tuple[Accepted, ...] = (
         "What the other branch says is a refusal too, in other words.",
         (
             (
-                "dpgraph/provenance/rules/views.py",
+                "dpgraph/provenance/rules/parts.py",
                 "scatter_part",
                 "if isinstance(piece, SummedOverSamples) and isinstance(found, Shared):",
                 "`and` → `or`",
