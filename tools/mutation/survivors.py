@@ -24,8 +24,8 @@ ACCEPTED: tuple[Accepted, ...] = (
             (
                 "dpgraph/gradients/fallback.py",
                 "_map_over_samples",
-                'return [x.clone(memory_format=torch.contiguous_format) for x in torch.func.vmap(one, randomness="error")'
-                "(*stacks)]",
+                "return [x.clone(memory_format=torch.contiguous_format) for x in torch.func.vmap(one, "
+                'randomness="error")(*stacks)]',
                 'without `randomness="error"`',
             ),
         ),
