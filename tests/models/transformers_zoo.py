@@ -98,6 +98,7 @@ def _make_t5(dropout: float = 0.0) -> nn.Module:
         d_kv=8,
         d_ff=24,
         num_layers=2,
+        num_decoder_layers=1,
         num_heads=2,
         dropout_rate=dropout,
         decoder_start_token_id=0,
