@@ -302,7 +302,11 @@ class _:
         return (h - x.roll(-1, 1)).square().sum(1)
 
 
-@pair("equal rows read in another order", shape=(3, 4), row=lambda: torch.tensor([[1.0, 2.0, 4.0, 8.0]]))
+@pair(
+    "rows whose numbers depend on the place in the batch",
+    shape=(3, 4),
+    row=lambda: torch.tensor([[1.0, 2.0, 4.0, 8.0]]),
+)
 class _:
     def unsound(m, x):
         rows = m.row.expand(3 * x.shape[0], 4).reshape(-1)
