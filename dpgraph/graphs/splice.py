@@ -24,6 +24,9 @@ def splice(graph: Graph, function: Callable[..., Any], operands: Sequence[Node])
     """
     values = [x.meta["val"] for x in operands]
     assert all(isinstance(v, (FakeTensor, SymInt)) for v in values), "operands need fake values"
+    tensors = {id(v): x for v, x in zip(values, operands, strict=True) if isinstance(v, FakeTensor)}
+    # the tracer knows operands by their fake values: of two with one value it would read the last
+    assert all(tensors.get(id(v), x) is x for v, x in zip(values, operands, strict=True)), "operands share a fake value"
     mode = next(v.fake_mode for v in values if isinstance(v, FakeTensor))
     with mode:
         traced = trace(function, values)
