@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from dpgraph.gradients.forms import Form, accumulation_dtype, mask_samples
@@ -41,8 +40,3 @@ class Dense(Form):
 
     def scaled(self, c: Tensor | float) -> "Dense":
         return Dense(self.g * c)
-
-    def mapped(self, g: Tensor) -> "Dense":
-        """The same gradients after a linear map that was applied to each of them."""
-        assert g.shape[0] == self.g.shape[0] or isinstance(g.shape[0], torch.SymInt)
-        return Dense(g)

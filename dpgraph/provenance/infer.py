@@ -24,6 +24,7 @@ from dpgraph.provenance.lattice import (
 )
 from dpgraph.provenance.registry import REGISTERED, Results, Step, find_transfer, for_each_result, size_of
 from dpgraph.provenance.rules import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES
+from dpgraph.provenance.rules.views import size_in
 from dpgraph.provenance.scale import find_power
 from dpgraph.torch_compat import tree_leaves
 
@@ -187,14 +188,10 @@ def _tiled(step: Step) -> Provenance:
     """One copy of a shared axis for each sample, end to end: (b, i) holds what i held, whichever sample b is."""
     shape, repeats = step.shape(step.args[0]), step.args[1]
     own = (sympy.Integer(1),) * (len(repeats) - len(shape)) + shape
-    axes = [i for i, times in enumerate(repeats) if size_of(_value(times)) == step.batch]
+    axes = [i for i, times in enumerate(repeats) if size_in(times) == step.batch]
     if len(axes) == 1:
         return PerSample(axes[0], inner=own[axes[0]])
     return mixes(step.node, "gives each place in the batch a value of its own")
-
-
-def _value(x: Any) -> Any:
-    return x.meta["val"] if isinstance(x, Node) else x
 
 
 def _position(step: Step) -> Provenance:
