@@ -41,6 +41,8 @@ from torch.fx.experimental.symbolic_shapes import (
 )
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from dpgraph.decompositions import OWN_DECOMPOSITIONS
+
 __all__ = [
     "AOTInput",
     "AOTOutput",
@@ -95,26 +97,7 @@ def decompositions() -> dict[Any, Any]:
     table = dict(select_decomp_table())
     for whole in (torch.ops.aten.embedding_dense_backward, torch.ops.aten.mm, torch.ops.aten.addmm):
         table.pop(whole.default, None)
-    own = {
-        torch.ops.aten._weight_norm_interface_backward.default: _weight_norm_backward,
-        torch.ops.aten.glu.default: _glu,
-    }
-    return {**table, **own}
-
-
-def _glu(x: Tensor, dim: int = -1) -> Tensor:
-    first, second = x.chunk(2, dim)
-    return first * second.sigmoid()
-
-
-def _weight_norm_backward(
-    grad: Tensor, direction: Tensor, magnitude: Tensor, norms: Tensor, dim: int
-) -> tuple[Tensor, Tensor]:
-    """Gradients of v and g for the weight w = g v / |v|, with |v| over all axes but `dim`."""
-    axes = [i for i in range(grad.ndim) if i != dim % grad.ndim]
-    # dg = <dw, v> / |v|, dv = g / |v| (dw - v dg / |v|)
-    grad_magnitude = (grad * direction).sum(axes, keepdim=True) / norms
-    return magnitude / norms * (grad - direction * (grad_magnitude / norms)), grad_magnitude
+    return {**table, **OWN_DECOMPOSITIONS}
 
 
 def symbolic_fake(mode: FakeTensorMode, x: Tensor, dim: int | None) -> Tensor:

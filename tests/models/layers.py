@@ -73,6 +73,14 @@ LAYERS: dict[str, Callable[[], Case]] = {
         nn.Conv3d(2, 3, 2).to(memory_format=torch.channels_last_3d),
         (rows(3, 2, 3, 3, 3).contiguous(memory_format=torch.channels_last_3d),),
     ),
+    "Conv2d, replicated edges, channels last": lambda: (
+        nn.Sequential(*(nn.Conv2d(4, 4, 3, padding=(1, 2), padding_mode="replicate", groups=2) for _ in range(2))).to(
+            memory_format=torch.channels_last
+        ),
+        (rows(3, 4, 4, 4).contiguous(memory_format=torch.channels_last),),
+    ),
+    "replicated and cropped edges": lambda: over_space(nn.ReplicationPad3d((2, -1, -1, 1, 0, 1)), 3),
+    "replicated edges of one element": lambda: over_space(nn.ReplicationPad1d((2, 1)), 1, size=1),
     "ConvTranspose1d": lambda: (nn.ConvTranspose1d(4, 6, 3, 2, 1, 1, groups=2, dilation=2), (rows(3, 4, 3),)),
     "ConvTranspose3d": lambda: (nn.ConvTranspose3d(4, 6, 2, 2, 1, 1, groups=2), (rows(3, 4, 2, 2, 2),)),
     "pooling in one dimension": lambda: over_space(nn.Sequential(nn.MaxPool1d(2, 1), nn.AvgPool1d(2, 1)), 1),
