@@ -25,9 +25,11 @@ class Dense(Form):
         return (g * g).flatten(1).sum(1) if g.ndim > 1 else g * g
 
     def dot(self, other: Form) -> Tensor:
+        if not isinstance(other, Dense):
+            return other.dot(self)
         # sum_i g_bi h_bi
         dtype = accumulation_dtype(self.g.dtype)
-        product = self.g.to(dtype) * other.materialise().to(dtype)
+        product = self.g.to(dtype) * other.g.to(dtype)
         return product.flatten(1).sum(1) if product.ndim > 1 else product
 
     def weighted_sum(self, w: Tensor) -> Tensor:

@@ -33,7 +33,10 @@ class Form(ABC):
 
     @abstractmethod
     def dot(self, other: "Form") -> Tensor:
-        """<G_b, H_b> with another form of the same shape, [B], float32 or better."""
+        """<G_b, H_b> with another form of the same shape, [B], float32 or better.
+
+        The form that holds less asks the other one: a table's rows look theirs up in whatever it is.
+        """
 
     @abstractmethod
     def weighted_sum(self, w: Tensor) -> Tensor:

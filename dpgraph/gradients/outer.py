@@ -30,12 +30,14 @@ class Outer(Form):
         return gram_norm_sq(self.u, self.v)
 
     def dot(self, other: Form) -> Tensor:
-        if not isinstance(other, Outer):
-            return other.dot(self)
-        if self.v.shape[2] == other.v.shape[2]:
-            # sum_{s,t} (u_s . p_t) (v_s . q_t)
-            return gram_dot(self.u, other.u, self.v, other.v)
-        return Dense(self.materialise()).dot(other)
+        match other:
+            case Outer() if self.v.shape[2] == other.v.shape[2]:
+                # sum_{s,t} (u_s . p_t) (v_s . q_t)
+                return gram_dot(self.u, other.u, self.v, other.v)
+            case Outer() | Dense():
+                return Dense(self.materialise()).dot(Dense(other.materialise()))
+            case _:
+                return other.dot(self)
 
     def weighted_sum(self, w: Tensor) -> Tensor:
         # sum_{b,t} u_bt (w_b v_bt)^T, one matrix product
