@@ -13,7 +13,7 @@ __all__ = [
     "accumulation_dtype",
     "mask_samples",
     "materialise",
-    "norm_sq",
+    "norm_sq_terms",
     "tensors_of",
     "weighted_sum",
     "with_tensors",
@@ -63,14 +63,13 @@ def materialise(gradient: Gradient) -> Tensor:
     return total
 
 
-def norm_sq(gradient: Gradient) -> Tensor:
-    """|sum_i G_i|^2 = sum_i |G_i|^2 + 2 sum_{i<j} <G_i, G_j>, [B]."""
-    total = gradient[0].norm_sq()
-    for i, form in enumerate(gradient[1:], start=1):
-        total = total + form.norm_sq()
-        for earlier in gradient[:i]:
-            total = total + 2 * earlier.dot(form)
-    return total
+def norm_sq_terms(gradient: Gradient) -> list[Tensor]:
+    """What |sum_i G_i|^2 = sum_i |G_i|^2 + 2 sum_{i<j} <G_i, G_j> is the sum of, [B] each."""
+    terms = []
+    for i, form in enumerate(gradient):
+        terms.append(form.norm_sq())
+        terms += [2 * earlier.dot(form) for earlier in gradient[:i]]
+    return terms
 
 
 def weighted_sum(gradient: Gradient, w: Tensor) -> Tensor:

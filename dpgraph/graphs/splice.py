@@ -12,7 +12,7 @@ __all__ = ["splice"]
 
 
 def splice(graph: Graph, function: Callable[..., Any], operands: Sequence[Node]) -> list[Node]:
-    """Insert `function(*operands)` right after the last of its operands.
+    """Insert `function(*operands)`, each step as soon as what it reads is there.
 
     Args:
         graph: the graph that is being built.
@@ -32,12 +32,11 @@ def splice(graph: Graph, function: Callable[..., Any], operands: Sequence[Node])
         traced = trace(function, values)
     traced.graph.eliminate_dead_code()
     copies: dict[Node, Any] = dict(zip([n for n in traced.graph.nodes if n.op == "placeholder"], operands, strict=True))
-    order = {node: i for i, node in enumerate(graph.nodes)}
-    with graph.inserting_after(max(operands, key=order.__getitem__)):
-        for node in traced.graph.nodes:
-            if node.op in ("placeholder", "output"):
-                continue
-            assert node.op == "call_function", f"{node.op} {node.target} cannot be spliced"
+    start = graph.find_nodes(op="placeholder")[-1]
+    for node in traced.graph.nodes:
+        if node.op in ("placeholder", "output"):
+            continue
+        assert node.op == "call_function", f"{node.op} {node.target} cannot be spliced"
+        with graph.inserting_after(max([start, *(copies[x] for x in node.all_input_nodes)])):
             copies[node] = graph.node_copy(node, copies.__getitem__)
-            graph.inserting_after(copies[node]).__enter__()
     return [copies[result] for result in tree_leaves(traced.graph.output_node().args)]

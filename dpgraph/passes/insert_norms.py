@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from dpgraph.capture.joint import JointGraph
-from dpgraph.gradients.forms import norm_sq
+from dpgraph.gradients.forms import norm_sq_terms
 from dpgraph.graphs.splice import splice
 from dpgraph.sites.gradient import PerSampleGradient
 
@@ -25,26 +26,27 @@ def insert_norms(
         The new graph, and the name of the node of the norms.
     """
     new = joint.copy()
-    squares = []
-    for gradient in gradients.values():
+    terms: list[Node] = []
+    columns: list[int] = []
+    for parameter, gradient in gradients.items():
 
-        def squared(*values: Tensor, gradient: PerSampleGradient = gradient) -> Tensor:
-            return norm_sq(gradient(values))
+        def squared(*values: Tensor, gradient: PerSampleGradient = gradient) -> list[Tensor]:
+            return norm_sq_terms(gradient(values))
 
-        squares += splice(new.graph, squared, [new.nodes[name] for name in gradient.operands])
-    columns = [group_of[parameter] for parameter in gradients]
+        terms += splice(new.graph, squared, [new.nodes[name] for name in gradient.operands])
+        columns += [group_of[parameter]] * (len(terms) - len(columns))
 
-    def norms(probe: Tensor, *squares: Tensor) -> Tensor:
+    def norms(probe: Tensor, *terms: Tensor) -> Tensor:
         """sqrt of the sums of squares; a rounding error below 0 is 0, and NaN stays NaN."""
-        if not squares:
+        if not terms:
             return probe * 0
-        dtype = max((s.dtype for s in squares), key=lambda d: torch.finfo(d).bits)
-        zero = probe[:, 0].to(dtype) * 0
-        totals = [
-            sum((s.to(dtype) for s, column in zip(squares, columns, strict=True) if column == k), start=zero)
-            for k in range(num_groups)
-        ]
+        dtype = max((t.dtype for t in terms), key=lambda d: torch.finfo(d).bits)
+        totals = []
+        for k in range(num_groups):
+            # Stacked, and not added one by one: a fused chain of additions would put every term off to the last one.
+            own = [t.to(dtype) for t, column in zip(terms, columns, strict=True) if column == k]
+            totals.append(torch.stack(own).sum(0) if own else probe[:, 0].to(dtype) * 0)
         return torch.stack(totals, dim=1).clamp_min(0).sqrt() * probe.to(dtype)
 
-    (inserted,) = splice(new.graph, norms, [new.nodes[joint.probe], *squares])
+    (inserted,) = splice(new.graph, norms, [new.nodes[joint.probe], *terms])
     return new, inserted.name

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.fallback import map_over_samples
-from dpgraph.gradients.forms import Form, Gradient, norm_sq, weighted_sum
+from dpgraph.gradients.forms import Form, Gradient, norm_sq_terms, weighted_sum
 from dpgraph.gradients.outer import Outer
 from dpgraph.gradients.registry import PerSampleTensor
 from dpgraph.gradients.rows import Rows
@@ -85,7 +85,7 @@ def test_weighted_sum_is_that_of_the_materialised(several: list[Form]) -> None:
 def test_a_gradient_is_the_sum_of_its_forms(several: list[Form]) -> None:
     total = sum((form.materialise() for form in several), start=torch.zeros((), dtype=torch.float64))
     w = torch.rand(len(total), dtype=torch.float64)
-    torch.testing.assert_close(norm_sq(tuple(several)), total.flatten(1).pow(2).sum(1), **EXACT)
+    torch.testing.assert_close(sum(norm_sq_terms(tuple(several))), total.flatten(1).pow(2).sum(1), **EXACT)
     torch.testing.assert_close(weighted_sum(tuple(several), w), torch.tensordot(w, total, 1), **EXACT)
 
 

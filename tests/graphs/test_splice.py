@@ -42,3 +42,13 @@ def test_two_operands_with_one_fake_value_are_an_error():
     graph, nodes = graph_of(x, x)
     with pytest.raises(AssertionError, match="share a fake value"):
         splice(graph, lambda a, b: a - b, nodes)
+
+
+def test_every_step_stands_as_early_as_it_can():
+    x, y = torch.randn(3), torch.randn(3)
+    graph, (a, b) = graph_of(x, y)
+    (first,) = splice(graph, torch.exp, [a])
+    (late,) = splice(graph, torch.neg, [first])
+    splice(graph, lambda p, q: p.sin() + q, [b, late])
+    order = [str(node.target).split(".")[1] for node in graph.nodes if node.op == "call_function"]
+    assert order.index("sin") < order.index("neg") < order.index("add")
