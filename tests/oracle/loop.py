@@ -61,16 +61,28 @@ class PerSampleGradients:
 
     def clipped_sum(self, groups: Groups, clipping: str, max_grad_norm: float) -> dict[str, Tensor]:
         """The sum over the samples of their clipped gradients; each of K groups is bounded by R / sqrt(K)."""
-        bound = max_grad_norm / math.sqrt(len(groups))
-        norms = self.norms(groups)
         total = {n: torch.zeros(self.shapes[n], dtype=torch.float64) for members in groups.values() for n in members}
-        for sample, row in zip(self.samples, norms.tolist(), strict=True):
-            for norm, members in zip(row, groups.values(), strict=True):
-                factor = clip_factor(norm, clipping, bound)
+        for sample, row in zip(self.samples, self._factors(groups, clipping, max_grad_norm), strict=True):
+            for factor, members in zip(row, groups.values(), strict=True):
                 for name in members:
                     if factor != 0:
                         total[name] += factor * sample[name]
         return total
+
+    def whole_norms(self, groups: Groups, clipping: str, max_grad_norm: float) -> dict[str, float]:
+        """For each parameter, what its group's factors would make of the samples' gradients in all groups, at most."""
+        every = {"all": [name for members in groups.values() for name in members]}
+        wholes = self.norms(every)[:, 0].tolist()
+        factors = self._factors(groups, clipping, max_grad_norm)
+        sums = [
+            math.fsum(row[k] * whole for row, whole in zip(factors, wholes, strict=True) if row[k] != 0)
+            for k in range(len(groups))
+        ]
+        return {name: total for total, members in zip(sums, groups.values(), strict=True) for name in members}
+
+    def _factors(self, groups: Groups, clipping: str, max_grad_norm: float) -> list[list[float]]:
+        bound = max_grad_norm / math.sqrt(len(groups))
+        return [[clip_factor(norm, clipping, bound) for norm in row] for row in self.norms(groups).tolist()]
 
 
 def per_sample_gradients(

@@ -97,7 +97,8 @@ def measure_exactness(
         module.grad_norms.double().reshape(norms.shape), norms, rtol=tolerance, atol=tolerance * _largest(norms)
     )
     found = {name: model.get_parameter(name).grad for name in trained}
-    errors = relative_errors(found, samples.clipped_sum(groups, clipping, max_grad_norm))
+    how = (groups, clipping, max_grad_norm)
+    errors = relative_errors(found, samples.clipped_sum(*how), whole_of=samples.whole_norms(*how))
     wrong = {name: error for name, error in errors.items() if not error <= tolerance}
     assert not wrong, wrong
     return module, max(errors.values())
