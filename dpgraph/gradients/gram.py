@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dpgraph.gradients.forms import accumulation_dtype
 
-__all__ = ["gram_dot", "gram_norm_sq"]
+__all__ = ["gram_dot", "gram_norm_sq", "gram_share"]
 
 # Blocks of fewer positions than this are multiplied whole: smaller products run at a lower rate than they save.
 SMALLEST_BLOCK = 32
@@ -39,3 +39,8 @@ def gram_norm_sq(u: Tensor, v: Tensor) -> Tensor:
     # [2 B] to [B, 2]
     within: Tensor = gram_norm_sq(halves_u.flatten(0, 1), halves_v.flatten(0, 1)).unflatten(0, (-1, 2))
     return 2 * across + within.sum(1)
+
+
+def gram_share(length: int) -> float:
+    """Which share of all pairs of positions `gram_norm_sq` multiplies, of a length that is not symbolic."""
+    return 1.0 if length < 2 * SMALLEST_BLOCK else 1 / 4 + gram_share(length // 2) / 2

@@ -10,11 +10,12 @@ from dpgraph.capture.joint import JointGraph
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.insert_clip_factors import insert_clip_factors
+from dpgraph.passes.insert_materialised import insert_materialised
 from dpgraph.passes.insert_norms import insert_norms
 from dpgraph.passes.insert_per_sample_gradients import insert_per_sample_gradients
 from dpgraph.passes.insert_weighted_sums import insert_weighted_sums
 from dpgraph.passes.prune import prune
-from dpgraph.plan import plan_forms
+from dpgraph.plan import plan_materialised
 from dpgraph.provenance.check import check_soundness
 from dpgraph.provenance.infer import infer_provenance
 from dpgraph.provenance.lattice import Provenance, Shared
@@ -64,17 +65,19 @@ def rewrite(captured: JointGraph, mechanism: Mechanism, options: CompileOptions)
     provenance = infer_provenance(captured, outer_power=power)
     check_soundness(captured, provenance, trained, expected_power=power)
     sites = find_sites(captured, provenance, trained)
-    choose = plan_forms(options)
-    functions = [SiteFunction(captured, provenance, site, choose) for site in sites]
+    functions = [SiteFunction(captured, provenance, site) for site in sites]
 
     with_gradients, gradients = insert_per_sample_gradients(captured, functions)
-    with_norms, norms = insert_norms(with_gradients, gradients, group_of, mechanism.num_groups)
+    chosen = plan_materialised(gradients, options)
+    with_materialised, gradients = insert_materialised(with_gradients, gradients, chosen)
+    with_norms, norms = insert_norms(with_materialised, gradients, group_of, mechanism.num_groups)
     with_factors, weights = insert_clip_factors(with_norms, norms, mechanism.clipping, mechanism.max_group_norm)
     with_sums = insert_weighted_sums(with_factors, gradients, group_of, weights)
     pruned = prune(with_sums, trained)
     stages = {
         "captured": captured,
         "insert_per_sample_gradients": with_gradients,
+        "insert_materialised": with_materialised,
         "insert_norms": with_norms,
         "insert_clip_factors": with_factors,
         "insert_weighted_sums": with_sums,

@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from dpgraph.capture.joint import JointGraph
 from dpgraph.gradients.fallback import map_over_samples
-from dpgraph.gradients.forms import Form, Gradient, materialise
+from dpgraph.gradients.forms import Gradient, materialise
 from dpgraph.gradients.registry import PerSampleTensor
 from dpgraph.gradients.rules import GRADIENT_RULES, LINEAR_RULES
 from dpgraph.provenance.lattice import PerSample
@@ -20,10 +20,7 @@ from dpgraph.provenance.registry import Results, size_of
 from dpgraph.sites.find import Site
 from dpgraph.torch_compat import tree_map
 
-__all__ = ["Choice", "SiteFunction"]
-
-Choice = Callable[[Form], Form]
-"""The plan: which form to use in place of the one that a rule gave."""
+__all__ = ["SiteFunction"]
 
 
 @dataclass(frozen=True)
@@ -34,13 +31,11 @@ class SiteFunction:
         joint: the graph that the site was found in.
         provenance: what was inferred of it.
         site: the site.
-        choose: the plan's choice of form.
     """
 
     joint: JointGraph
     provenance: Mapping[Node, Results]
     site: Site
-    choose: Choice
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -73,8 +68,8 @@ class SiteFunction:
         if result is None:
             result = map_over_samples(node.target, args, kwargs)
         if isinstance(result, tuple):
-            return tuple(None if form is None else (self.choose(form),) for form in result)
-        return (self.choose(result),)
+            return tuple(None if form is None else (form,) for form in result)
+        return (result,)
 
     def _resolve(self, node: Node, env: dict[Node, Any], place: Callable[[Node, Any], Any]) -> tuple[Any, Any]:
         """Arguments with values for nodes, and every size that holds the batch size taken for one sample."""

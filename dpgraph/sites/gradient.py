@@ -1,11 +1,12 @@
 """A site's per-sample gradient, once the graph computes the tensors that it is made of."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from torch import Tensor
 
-from dpgraph.gradients.forms import Gradient, with_tensors
+from dpgraph.gradients.forms import Form, Gradient, tensors_of, with_tensors
 
 __all__ = ["PerSampleGradient"]
 
@@ -25,3 +26,9 @@ class PerSampleGradient:
     def __call__(self, values: Sequence[Tensor]) -> Gradient:
         """The same forms of other values of the operands."""
         return with_tensors(self.forms, values)
+
+    def parts(self) -> Iterator[tuple[Form, tuple[str, ...]]]:
+        """Each form with its operands."""
+        names = iter(self.operands)
+        for form in self.forms:
+            yield form, tuple(islice(names, len(tensors_of((form,)))))

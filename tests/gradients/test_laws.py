@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dpgraph.gradients.convolved import Convolved, Geometry
 from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.fallback import map_over_samples
 from dpgraph.gradients.forms import Form, Gradient, norm_sq_terms, weighted_sum
@@ -98,7 +99,8 @@ def test_scaling(several: list[Form], c: float) -> None:
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_sample_of_weight_zero_adds_exactly_nothing(poison: float) -> None:
     index = torch.randint(3, (3, 2))
-    clean = [Dense(randn(3, 3, 4)), Outer(randn(3, 2, 3), randn(3, 2, 4)), Rows(index, randn(3, 2, 4), 3)]
+    clean: list[Form] = [Dense(randn(3, 3, 4)), Outer(randn(3, 2, 3), randn(3, 2, 4)), Rows(index, randn(3, 2, 4), 3)]
+    clean += [convolved(groups) for groups in (1, 2)]
     w = torch.tensor([0.5, 0.0, 2.0], dtype=torch.float64)
     for form in clean:
         expected = form.weighted_sum(w)
@@ -109,8 +111,14 @@ def test_a_sample_of_weight_zero_adds_exactly_nothing(poison: float) -> None:
         assert torch.isfinite(form.norm_sq()[[0, 2]]).all()
 
 
+def convolved(groups: int) -> Convolved:
+    """Three samples of two images of five positions, under a kernel of size 2."""
+    geometry = Geometry((1,), (0,), (1,), False, (0,), groups)
+    return Convolved(randn(3, 2, 4, 4), randn(3, 2, 2 * groups, 5), randn(4, 2, 2), geometry)
+
+
 def vars_of(form: Form) -> list[Tensor]:
-    named = (getattr(form, name) for name in ("g", "u", "v") if hasattr(form, name))
+    named = (getattr(form, name) for name in ("g", "u", "v", "grad", "image") if hasattr(form, name))
     return [x for x in named if isinstance(x, Tensor)]
 
 
@@ -237,6 +245,8 @@ def test_gradient_rules_are_the_op_on_each_sample(batch: int, t: int, p: int, d:
         for form in [form for form in found if form is not None and form.materialise().dtype == torch.float64]:
             w = torch.rand(stacks[0].stack.shape[0], dtype=torch.float64)
             torch.testing.assert_close(form.weighted_sum(w), torch.tensordot(w, form.materialise(), 1), **EXACT)
+            torch.testing.assert_close(form.norm_sq(), form.materialise()[..., None].flatten(1).pow(2).sum(1), **EXACT)
+            torch.testing.assert_close(form.dot(form), form.norm_sq(), **EXACT)
 
 
 def test_what_gradient_rules_leave_to_the_fallback() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dpgraph.gradients.convolved import Convolved
 from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.forms import Gradient, materialise
 from dpgraph.gradients.outer import Outer
@@ -145,8 +146,10 @@ def permute(gradient: Gradient, dims: Sequence[int]) -> Gradient | None:
 @linear_rule(aten.view.default)
 def view(gradient: Gradient, shape: Sequence[int]) -> Gradient | None:
     """Another shape of as many elements."""
-    if all(isinstance(form, Outer) for form in gradient):
-        return tuple(form.seen_as(shape) for form in gradient if isinstance(form, Outer))
+    products = [form.products() if isinstance(form, Convolved) else form for form in gradient]
+    outer = [form for form in products if isinstance(form, Outer)]
+    if len(outer) == len(gradient):
+        return tuple(form.seen_as(shape) for form in outer)
     return _dense(gradient, lambda g: g.flatten(1).unflatten(1, tuple(shape)) if shape else g.flatten(1).squeeze(1))
 
 

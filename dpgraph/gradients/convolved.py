@@ -1,0 +1,106 @@
+"""The form of a convolution: per-sample gradients that are sums of products with windows of the image.
+
+Letters: B samples, N images of one sample, C channels in, O channels out, `*` the axes of space, K the size of a
+kernel. `torch.func.vmap` over the op would fix the number of samples, so the sum is written out over windows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dpgraph.gradients.dense import Dense
+from dpgraph.gradients.forms import Form, mask_samples
+from dpgraph.gradients.outer import Outer
+
+__all__ = ["Convolved", "Geometry"]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How the kernel of a convolution moves, in the arguments' order of `aten.convolution`."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    transposed: bool
+    output_padding: tuple[int, ...]
+    groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class Convolved(Form):
+    """G_b = sum over images and positions of grad times the window of the image under the kernel there.
+
+    grad [B, N, O, *], image [B, N, C, *], weight [O, C / groups, *] (or [C, O / groups, *] if transposed), which says
+    the shape alone. A transposed convolution is the same with image and grad in each other's place. The windows are
+    as large as a kernel times the image; only the norm has to lay them out, not the weighted sum.
+    """
+
+    grad: Tensor
+    image: Tensor
+    weight: Tensor
+    geometry: Geometry
+
+    def norm_sq(self) -> Tensor:
+        return self.products().norm_sq()
+
+    def dot(self, other: Form) -> Tensor:
+        return self.products().dot(other.products() if isinstance(other, Convolved) else other)
+
+    def weighted_sum(self, w: Tensor) -> Tensor:
+        # the convolution's own backward, of w_b grad_b
+        grad = mask_samples(self.grad, w) * w.to(self.grad.dtype).reshape(-1, *[1] * (self.grad.ndim - 1))
+        image = mask_samples(self.image, w)
+        g = self.geometry
+        total: Tensor = torch.ops.aten.convolution_backward(
+            grad.flatten(0, 1),
+            image.flatten(0, 1),
+            self.weight,
+            None,
+            g.stride,
+            g.padding,
+            g.dilation,
+            g.transposed,
+            g.output_padding,
+            g.groups,
+            [False, True, False],
+        )[1]
+        return total
+
+    def materialise(self) -> Tensor:
+        return self.products().materialise()
+
+    def scaled(self, c: Tensor | float) -> "Convolved":
+        return Convolved(self.grad * c, self.image, self.weight, self.geometry)
+
+    def products(self) -> Outer | Dense:
+        """The same as products of matrices: summed already where there are groups."""
+        g, kernel = self.geometry, self.weight.shape[2:]
+        positions, under = (self.image, self.grad) if g.transposed else (self.grad, self.image)
+        rank = positions.ndim - 3
+        windows = _windows(under, positions.shape[3:], kernel, g.stride, g.padding, g.dilation)
+        # u [B, T, P] and v [B, T, Q, K], where T are the positions in all images of a sample
+        u = positions.movedim(2, -1).flatten(1, rank + 1)
+        v = windows.movedim(2, 2 + rank).flatten(3 + rank).flatten(1, rank + 1)
+        if g.groups == 1:
+            return Outer(u, v.flatten(2), tuple(self.weight.shape))
+        u, v = u.unflatten(2, (g.groups, -1)), v.unflatten(2, (g.groups, -1)).flatten(3)
+        # [B, groups, P / groups, T] @ [B, groups, T, Q / groups * K]
+        return Dense((u.permute(0, 2, 3, 1) @ v.transpose(1, 2)).reshape(u.shape[0], *self.weight.shape))
+
+
+def _windows(
+    x: Tensor,
+    positions: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """x [B, N, C, *] to what lies under the kernel at each position: [B, N, C, *positions, *kernel]."""
+    x = torch.nn.functional.pad(x, [p for size in reversed(padding) for p in (size, size)])
+    for i, (count, size, step, gap) in enumerate(zip(positions, kernel, stride, dilation, strict=True)):
+        x = x.unfold(3 + i, gap * (size - 1) + 1, step)[..., ::gap].narrow(3 + i, 0, count)
+    return x
