@@ -10,7 +10,6 @@ over the samples before it is timed; one that is wrong is reported and not timed
 matplotlib, the plots.
 """
 
-import warnings
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -22,12 +21,11 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from transformers.utils import logging as transformers_logging
 
 from tools.bench.models import WORKLOADS, Workload
 from tools.bench.plots import can_plot, draw
 from tools.bench.record import Environment, Record, Result, Status, WorkloadRecord
-from tools.bench.run import VARIANTS, Settings, run_workload
+from tools.bench.run import VARIANTS, Settings, quieten, run_workload
 from tools.bench.table import show
 
 DEFAULT_MODELS = [name for name in WORKLOADS if not name.endswith("-peers")]
@@ -51,19 +49,16 @@ DTYPES = {
 
 def run_apart(workload: Workload, variants: list[str], settings: Settings) -> WorkloadRecord:
     """Measure one model in a process of its own."""
-    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_quieten) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=quieten) as pool:
         try:
             return pool.submit(run_workload, workload, variants, settings).result()
         except BrokenProcessPool:
-            died = Result("", Status.failed, reason="the process died: most likely there was not enough memory")
+            died = Result(
+                "", Status.failed, reason="its process ended without a result, as it does when memory runs out"
+            )
             return WorkloadRecord(
                 workload.name, workload.sizes, 0, tuple(replace(died, variant=name) for name in variants)
             )
-
-
-def _quieten() -> None:
-    warnings.simplefilter("ignore")
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 def _chosen(text: str, known: list[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """The record as pictures: throughput, peak memory, largest batch. Needs matplotlib (`pip install '.[bench]'`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tools.bench.record import Record, Result, Status, WorkloadRecord
@@ -10,7 +10,7 @@ try:
 except ImportError:  # the record and the tables do without
     Figure = None
 
-__all__ = ["can_plot", "draw"]
+__all__ = ["can_plot", "draw", "draw_lines"]
 
 Measure = Callable[[Result, WorkloadRecord], float | None]
 
@@ -49,6 +49,19 @@ def draw(record: Record, folder: Path) -> list[Path]:
             _draw_bars(bars, label, record, path)
             written.append(path)
     return written
+
+
+def draw_lines(
+    places: Sequence[float], series: Mapping[str, Sequence[float]], labels: tuple[str, str], path: Path
+) -> None:
+    """A line for each series over the same places, both axes from zero, as a PNG."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    panel = figure.subplots()
+    for name, values in series.items():
+        panel.plot(places, values, marker="o", label=name)
+    panel.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, None), ylim=(0, None))
+    panel.legend()
+    figure.savefig(path, dpi=120)
 
 
 def _bars(record: Record, measure: Measure) -> dict[str, dict[str, float]]:

@@ -4,12 +4,14 @@ import copy
 import math
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from tools.bench.correctness import TOLERANCES, Reference, error_of, find_references
 from tools.bench.measure import MemoryLine, peak_bytes, synchronise, time_in_turns
@@ -18,7 +20,7 @@ from tools.bench.peers import PEER_KINDS, why_missing
 from tools.bench.record import Result, Status, WorkloadRecord
 from tools.bench.variants import MODES, OWN_KINDS, Kind, Mode, Task, Trainer, trained_names
 
-__all__ = ["KINDS", "VARIANTS", "Settings", "parse_variant", "run_workload"]
+__all__ = ["KINDS", "VARIANTS", "Settings", "parse_variant", "quieten", "run_workload"]
 
 KINDS = {kind.name: kind for kind in (*OWN_KINDS, *PEER_KINDS)}
 CPU = torch.device("cpu")
@@ -70,6 +72,12 @@ def parse_variant(name: str) -> tuple[Kind, Mode]:
         raise ValueError(f"unknown variant {name}; choose from {', '.join(VARIANTS)}")
     kind, _, mode = name.rpartition("-")
     return KINDS[kind], cast(Mode, mode)
+
+
+def quieten() -> None:
+    """Leave out the warnings of libraries in a process that measures."""
+    warnings.simplefilter("ignore")
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 def run_workload(workload: Workload, variants: Sequence[str], settings: Settings) -> WorkloadRecord:

@@ -38,10 +38,12 @@ def show(record: Record, console: Console) -> None:
     versions = ", ".join(f"{name} {number}" for name, number in env.versions.items())
     console.print(f"{env.device}, {env.dtype}, {env.threads} threads, {versions}, commit {env.commit}, {env.date}")
     for workload in record.workloads:
-        console.print(_times(workload))
+        if any(r.status is Status.timed for r in workload.results):
+            console.print(_times(workload))
         for reason, found in groupby((r for r in workload.results if r.status is not Status.timed), _why):
             console.print(f"not timed: {', '.join(r.variant for r in found)}: {reason}", markup=False)
-        console.print(_ratios(workload))
+        if any(ratios(workload)):
+            console.print(_ratios(workload))
     console.print(NOTES)
 
 

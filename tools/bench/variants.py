@@ -185,6 +185,6 @@ OWN_KINDS = (
     Kind("eager", False, "eager", Eager),
     Kind("dp", True, "dpgraph, Inductor, any batch size, loss inside", DPGraph),
     Kind("loop", True, "eager, one backward a sample", Loop),
-    Kind("vmap", True, "eager", Vmap),
+    Kind("vmap", True, "eager; on CPU torch has no rule for attention and maps it sample by sample", Vmap),
     Kind("vmap-compiled", True, "torch.compile(fullgraph=True, dynamic=False)", CompiledVmap),
 )
