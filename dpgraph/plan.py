@@ -13,7 +13,7 @@ from dpgraph.options import CompileOptions
 __all__ = ["plan_forms"]
 
 # Materialised gradients are read and written a few times where the ghost norm multiplies; they pay while they are
-# at most this many times the size of the operands they are made of. `tools/bench/step_time.py` gave the figure.
+# at most this many times the size of the operands they are made of. `python -m tools.bench` measures it.
 REUSE_RATIO = 1.0
 
 

@@ -58,7 +58,7 @@ def test_a_record_comes_back_from_json_and_has_medians():
 def test_the_phases_of_a_compilation_add_up():
     workload = WORKLOADS["gpt2-t32"].resized(batch=2, length=4, layers=1, width=16, heads=2, classes=11)
     threads = torch.get_num_threads()
-    found = measure(workload, "dp", "full", 1)
+    found = measure(workload, "dp", "full", torch.device("cpu"), 1)
     torch.set_num_threads(threads)
     assert sum(found.phases.values()) == pytest.approx(found.total)
     assert set(found.phases) == set(PHASES)

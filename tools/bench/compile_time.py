@@ -26,6 +26,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tools.bench.measure import synchronise
 from tools.bench.models import WORKLOADS, Sizes, Workload
 from tools.bench.plots import can_plot, draw_lines
 from tools.bench.record import Environment
@@ -132,28 +133,29 @@ class CompileRecord:
         return Line.fit(self.depths, [self.median(kind, layers).total for layers in self.depths])
 
 
-def measure(workload: Workload, kind: CompiledKind, mode: Mode, threads: int) -> Compilation:
+def measure(workload: Workload, kind: CompiledKind, mode: Mode, device: torch.device, threads: int) -> Compilation:
     """Compile in this process, after a model of one narrow layer."""
     torch.set_num_threads(threads)
     warm_up = workload.resized(layers=1, width=8 * workload.sizes.heads)
     with torch._inductor.config.patch(force_disable_caches=True):
-        _compile(warm_up, kind, mode)
-        return _compile(workload, kind, mode)
+        _compile(warm_up, kind, mode, device)
+        return _compile(workload, kind, mode, device)
 
 
-def _compile(workload: Workload, kind: CompiledKind, mode: Mode) -> Compilation:
+def _compile(workload: Workload, kind: CompiledKind, mode: Mode, device: torch.device) -> Compilation:
     torch.manual_seed(0)
-    model = workload.make(workload.sizes)
+    model = workload.make(workload.sizes).to(device)
     trained = set(trained_names(model, mode))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)
-    batch = workload.draw(workload.sizes, workload.sizes.batch)
+    batch = workload.draw(workload.sizes, workload.sizes.batch).to(device, torch.float32)
     trainer: Trainer = KINDS[kind].make(Task(model, workload.loss, mode, 1.0))
     watch = Stopwatch()
 
     def seconds_of_a_step() -> float:
         start = time.perf_counter()
         trainer.step(batch)
+        synchronise(device)
         return time.perf_counter() - start
 
     with watch.watching():
@@ -198,7 +200,8 @@ def main(
     depths: Annotated[str, typer.Option(help="layers")] = "4,8,16,32",
     mode: Annotated[Trained, typer.Option(help="what is trained")] = Trained.full,
     repeats: Annotated[int, typer.Option(min=1, help="compilations of each kind and depth; medians count")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="threads of torch's kernels")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="threads of torch's kernels on the CPU")] = 2,
     out: Annotated[Path, typer.Option(help="folder for the record and the plot")] = Path("out/bench"),
 ) -> None:
     """Compile at several depths, print the tables, and write compile_time.json and compile_time.png."""
@@ -207,14 +210,16 @@ def main(
     console = Console(width=max(Console().width, 120), highlight=False)
     workload: Workload = WORKLOADS[model]
     trained: Mode = mode.value
-    environment = Environment.current(torch.device("cpu"), torch.float32, threads)
+    place = torch.device(device)
+    environment = Environment.current(place, torch.float32, threads)
     out.mkdir(parents=True, exist_ok=True)
     kinds: tuple[CompiledKind, ...] = ("plain", "dp")
     found: list[Compilation] = []
     for layers in sorted(map(int, depths.split(","))):
         for kind in kinds * repeats:
             with ProcessPoolExecutor(1, get_context("spawn"), initializer=quieten) as pool:
-                found.append(pool.submit(measure, workload.resized(layers=layers), kind, trained, threads).result())
+                deep = workload.resized(layers=layers)
+                found.append(pool.submit(measure, deep, kind, trained, place, threads).result())
             console.print(f"{kind}, {layers} layers: {found[-1].total:.1f} s")
         record = CompileRecord(environment, model, workload.sizes, trained, tuple(found))
         (out / "compile_time.json").write_text(record.to_json(), "utf-8")
