@@ -64,7 +64,10 @@ class OpacusGhost:
 
 
 class FastDP:
-    """fastDP's book-keeping, in its mode "MixOpt", which picks the cheaper norm for each layer."""
+    """fastDP's book-keeping, in its mode "MixOpt", which picks the cheaper norm for each layer.
+
+    It draws its noise in the backward, and does so at a multiplier of 0 too.
+    """
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -84,13 +87,13 @@ class FastDP:
     def clear(self) -> None:
         self.task.model.zero_grad(set_to_none=True)
         for p in self.task.model.parameters():
-            vars(p).pop("summed_clipped_grad", None)
+            vars(p).pop("private_grad", None)
 
     def step(self, batch: Batch) -> None:
         self.clear()
         self.task.loss(self.task.model(batch.inputs), batch.targets).sum().backward()
         for p in self.task.trained:
-            p.grad = getattr(p, "summed_clipped_grad", None)
+            p.grad = getattr(p, "private_grad", None)
 
 
 def _opacus_optimizer(optimizer: Any, task: Task) -> Any:
