@@ -117,7 +117,7 @@ def why_missing(kind: Kind) -> str:
     try:
         _load(kind.library)
     except Exception as error:  # noqa: BLE001  whatever stops the import of a foreign library is a reason to go without
-        return f"not importable: {type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}"
     return ""
 
 
