@@ -96,6 +96,12 @@ def test_clipping_that_does_nothing_is_wrong(linear, monkeypatch):
     assert found.status is Status.wrong
 
 
+def test_in_low_precision_a_variant_may_be_off_as_ordinary_training_is(linear):
+    results = run_workload(linear, ["eager-full", "loop-full"], Settings(rounds=1, dtype=torch.bfloat16)).results
+    assert [r.reason for r in results] == ["", ""]
+    assert all(1e-5 < r.error < 0.1 for r in results)
+
+
 def test_a_variant_that_fails_does_not_stop_the_others(linear, monkeypatch):
     class Fails(Eager):
         def step(self, batch: Batch) -> None:
@@ -256,5 +262,5 @@ def test_the_command_refuses_what_it_does_not_know(arguments, tmp_path):
 @pytest.mark.inductor
 @pytest.mark.slow
 def test_compiled_variants_are_right(linear):
-    record = run_workload(linear, ["plain-full", "dp-full", "dp-bitfit", "vmap-compiled-full"], Settings(rounds=2))
-    assert [r.status for r in record.results] == [Status.timed] * 4
+    record = run_workload(linear, ["plain-full", "dp-bitfit"], Settings(rounds=2))
+    assert [r.status for r in record.results] == [Status.timed] * 2

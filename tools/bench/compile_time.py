@@ -32,9 +32,9 @@ from tools.bench.plots import can_plot, draw_lines
 from tools.bench.record import Environment
 from tools.bench.run import KINDS, quieten
 from tools.bench.stopwatch import CAPTURE, OURS, PHASES, Stopwatch
-from tools.bench.variants import Mode, Task, Trainer, trained_names
+from tools.bench.variants import Mode, Task, Trainer, train_only
 
-__all__ = ["Compilation", "CompileRecord", "Line", "measure"]
+__all__ = ["Compilation", "CompileRecord", "Line", "compile_once", "measure"]
 
 CompiledKind = Literal["plain", "dp"]
 MAX_SHARE, MAX_RATIO = 0.15, 1.5
@@ -138,16 +138,15 @@ def measure(workload: Workload, kind: CompiledKind, mode: Mode, device: torch.de
     torch.set_num_threads(threads)
     warm_up = workload.resized(layers=1, width=8 * workload.sizes.heads)
     with torch._inductor.config.patch(force_disable_caches=True):
-        _compile(warm_up, kind, mode, device)
-        return _compile(workload, kind, mode, device)
+        compile_once(warm_up, kind, mode, device)
+        return compile_once(workload, kind, mode, device)
 
 
-def _compile(workload: Workload, kind: CompiledKind, mode: Mode, device: torch.device) -> Compilation:
+def compile_once(workload: Workload, kind: CompiledKind, mode: Mode, device: torch.device) -> Compilation:
+    """Compile a model that is new to this process."""
     torch.manual_seed(0)
     model = workload.make(workload.sizes).to(device)
-    trained = set(trained_names(model, mode))
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trained)
+    train_only(model, mode)
     batch = workload.draw(workload.sizes, workload.sizes.batch).to(device, torch.float32)
     trainer: Trainer = KINDS[kind].make(Task(model, workload.loss, mode, 1.0))
     watch = Stopwatch()

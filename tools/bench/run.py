@@ -18,7 +18,7 @@ from tools.bench.measure import MemoryLine, peak_bytes, synchronise, time_in_tur
 from tools.bench.models import Batch, Workload
 from tools.bench.peers import PEER_KINDS, why_missing
 from tools.bench.record import Result, Status, WorkloadRecord
-from tools.bench.variants import MODES, OWN_KINDS, Kind, Mode, Task, Trainer, trained_names
+from tools.bench.variants import MODES, OWN_KINDS, Eager, Kind, Mode, Task, Trainer, train_only
 
 __all__ = ["KINDS", "VARIANTS", "Settings", "parse_variant", "quieten", "run_workload"]
 
@@ -112,9 +112,7 @@ def _prepare(
     if mode not in references:
         return replace(result, status=Status.untrained, reason=f"the model has nothing that {mode} trains")
     own, batch, reference = copy.deepcopy(model), batch.copy(), references[mode]
-    trained = set(trained_names(own, mode))
-    for parameter_name, parameter in own.named_parameters():
-        parameter.requires_grad_(parameter_name in trained)
+    train_only(own, mode)
     try:
         start = time.perf_counter()
         trainer = kind.make(Task(own, workload.loss, mode, reference.max_grad_norm))
@@ -125,10 +123,23 @@ def _prepare(
         return replace(result, status=Status.failed, reason=_first_line(error))
     error_found = error_of(own, reference.clipped if kind.private else reference.plain, settings.dtype)
     result = replace(result, error=error_found if math.isfinite(error_found) else None, first_seconds=first)
-    if not error_found <= TOLERANCES[settings.dtype].error:
+    if not error_found <= _allowed_error(model, workload, batch, mode, reference, settings):
         reason = f"relative error {error_found:.1e} against a loop over the samples"
         return replace(result, status=Status.wrong, reason=reason)
     return Ready(trainer, batch, result)
+
+
+def _allowed_error(
+    model: nn.Module, workload: Workload, batch: Batch, mode: Mode, reference: Reference, settings: Settings
+) -> float:
+    """The tolerance of the dtype, which may grow with what ordinary training in that dtype is off by."""
+    tolerance = TOLERANCES[settings.dtype]
+    if not tolerance.of_eager:
+        return tolerance.error
+    own = copy.deepcopy(model)
+    train_only(own, mode)
+    Eager(Task(own, workload.loss, mode, reference.max_grad_norm)).step(batch)
+    return max(tolerance.error, tolerance.of_eager * error_of(own, reference.plain, settings.dtype))
 
 
 def _step(ready: Ready) -> Callable[[], None]:

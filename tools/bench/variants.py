@@ -16,7 +16,7 @@ from torch.func import functional_call, grad, vmap
 import dpgraph
 from tools.bench.models import Batch, Loss, WithLoss
 
-__all__ = ["MODES", "OWN_KINDS", "Kind", "Mode", "Task", "Trainer", "trained_names"]
+__all__ = ["MODES", "OWN_KINDS", "Kind", "Mode", "Task", "Trainer", "train_only", "trained_names"]
 
 Mode = Literal["full", "bitfit"]
 MODES: tuple[Mode, ...] = ("full", "bitfit")
@@ -76,6 +76,13 @@ class Kind:
 def trained_names(model: nn.Module, mode: Mode) -> list[str]:
     """Names of the parameters that a mode trains."""
     return [name for name, _ in model.named_parameters() if mode == "full" or name.endswith("bias")]
+
+
+def train_only(model: nn.Module, mode: Mode) -> None:
+    """Let those parameters require grad that a mode trains, and no others."""
+    names = set(trained_names(model, mode))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
 
 
 class _Trainer:
