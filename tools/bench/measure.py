@@ -1,0 +1,98 @@
+"""Time, memory and the largest batch of a step."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from tools.bench.models import Batch
+from tools.bench.variants import Trainer
+
+__all__ = ["WARM_UP_ROUNDS", "MemoryLine", "peak_bytes", "synchronise", "time_in_turns"]
+
+WARM_UP_ROUNDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLine:
+    """Peak memory as a line in the batch size, through two measured points.
+
+    Attributes:
+        fixed: bytes at a batch of zero.
+        per_sample: bytes that each sample adds.
+    """
+
+    fixed: float
+    per_sample: float
+
+    @classmethod
+    def through(cls, few: int, peak_of_few: int, many: int, peak_of_many: int) -> "MemoryLine":
+        """The line through the peaks at two batch sizes."""
+        per_sample = (peak_of_many - peak_of_few) / (many - few)
+        return cls(peak_of_few - per_sample * few, per_sample)
+
+    def largest_batch(self, limit: int) -> int | None:
+        """The largest batch whose peak is at most `limit` bytes; None if samples cost no memory."""
+        return max(0, int((limit - self.fixed) // self.per_sample)) if self.per_sample > 0 else None
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def time_in_turns(
+    steps: Mapping[str, Callable[[], None]], rounds: int, steps_of_a_turn: int, device: torch.device
+) -> dict[str, tuple[float, ...]]:
+    """Seconds of a step, by name and round.
+
+    In each round everyone takes a turn, in an order that shifts from round to round, so that a drift of the machine's
+    speed meets all alike and a ratio can be taken within each round. The first `WARM_UP_ROUNDS` rounds do not count.
+    """
+    names = list(steps)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(WARM_UP_ROUNDS + rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            synchronise(device)
+            start = time.perf_counter()
+            for _ in range(steps_of_a_turn):
+                steps[name]()
+            synchronise(device)
+            if turn >= WARM_UP_ROUNDS:
+                seconds[name].append((time.perf_counter() - start) / steps_of_a_turn)
+    return {name: tuple(found) for name, found in seconds.items()}
+
+
+def peak_bytes(trainer: Trainer, batch: Batch, device: torch.device) -> int:
+    """Bytes that tensors made within a step hold at once, at most: gradients and activations, not the parameters.
+
+    On CUDA it is the allocator's own count, elsewhere the profiler's events of the allocator. Both count from the start
+    of the step, after what the last step left was dropped. It is taken of a second step, when all is compiled.
+    """
+    trainer.step(batch)
+    trainer.clear()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        trainer.step(batch)
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        trainer.step(batch)
+    found = profiler.profiler
+    assert found is not None, "the profiler has run"
+    events = [e for e in found.kineto_results.events() if e.name() == "[memory]"]
+    return _highest([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())])
+
+
+def _highest(changes: Sequence[int]) -> int:
+    held = peak = 0
+    for change in changes:
+        held += change
+        peak = max(peak, held)
+    return peak
