@@ -1,8 +1,8 @@
 """Everything that dpgraph takes from torch's private modules, in one place; written for torch 2.11 to 2.13."""
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -59,6 +59,7 @@ __all__ = [
     "TangentAOTInput",
     "TorchDynamoException",
     "UserError",
+    "batch_marked",
     "capture_config",
     "chooses_kernel",
     "compile_eager",
@@ -238,6 +239,18 @@ def find_operators(*names: str) -> list[OpOverload]:
     return operators
 
 
-def mark_batch(x: Tensor, dim: int) -> None:
-    """Ask the tracer to keep the size of `dim` symbolic; it refuses programs that need it fixed."""
-    torch._dynamo.mark_dynamic(x, dim)
+@contextmanager
+def batch_marked(axes: Sequence[tuple[Tensor, int]]) -> Iterator[None]:
+    """Within, the tracer keeps the sizes of these axes symbolic, and refuses programs that need them fixed.
+
+    The marks are attributes of the tensors, which are the user's: another compilation must not find them.
+    """
+    before = [(x, dict(vars(x))) for x, _ in axes]
+    try:
+        for x, dim in axes:
+            torch._dynamo.mark_dynamic(x, dim)
+        yield
+    finally:
+        for x, attributes in before:
+            vars(x).clear()
+            vars(x).update(attributes)

@@ -194,6 +194,15 @@ def test_inputs_that_all_samples_share():
     check_exact(model, x, table, batch_dims=[0, None], clipping="auto-v", module=module)
 
 
+def test_inputs_are_left_as_they_were_for_other_compilations():
+    x = torch.randn(5, 4)
+    x.note = "the user's"
+    dp_compile(nn.Linear(4, 3), "full", options=EAGER)(x).sum().backward()
+    assert vars(x) == {"note": "the user's"}
+    plain = torch.compile(nn.Linear(4, 3), backend="eager", dynamic=False, fullgraph=True)
+    assert plain(x).shape == (5, 3)
+
+
 def test_batch_on_another_axis():
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     check_exact(model, rows(3, 6, 4), batch_dims=1, output_axis=1, clipping="auto-v")

@@ -19,7 +19,7 @@ from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting
 from dpgraph.report.certificate import Certificate, make_certificate
 from dpgraph.report.report import Report, make_report
-from dpgraph.torch_compat import capture_config, compile_separately, mark_batch, tree_map
+from dpgraph.torch_compat import batch_marked, capture_config, compile_separately, tree_map
 
 __all__ = ["DPModule"]
 
@@ -221,10 +221,9 @@ class DPModule(nn.Module):
         probe = self._make_probe(call)
         rows = _batched(call)
         parameters = {id(p): name for name, p in self.named_parameters()}
-        with capture_config(), self._compiler.during(parameters, call.dims, probe):
-            for x in (probe, *rows):
-                mark_batch(x, call.dims.get(id(x), 0))
-            axes = tuple(call.dims[id(x)] for x in rows)
+        axes = tuple(call.dims[id(x)] for x in rows)
+        marked = [(probe, 0), *zip(rows, axes, strict=True)]
+        with capture_config(), self._compiler.during(parameters, call.dims, probe), batch_marked(marked):
             outputs, _ = self._compiled(self._held, self._loss_fn, probe, rows, axes, args, kwargs, targets)
         if self._loss_fn is not None:
             _check_losses(outputs, call)
