@@ -10,6 +10,7 @@ __all__ = ["CompileOptions"]
 
 Backend = Literal["inductor", "eager"]
 NormStrategy = Literal["auto", "ghost", "materialise"]
+Batch = Literal["any", "fixed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,9 @@ class CompileOptions:
         norm_strategy: how per-sample norms of matrix products are taken: `"ghost"` from two Gram matrices,
             `"materialise"` from the per-sample gradients themselves, `"auto"` by estimated cost.
         memory_budget: share of the activations that the partitioner may save, in [0, 1]; 1 is PyTorch's default
-            trade, less recomputes more.
+            trade, less recomputes more. It is also the share of what is held until the clip factors are known.
+        batch: `"any"` runs a batch with as many rows as it has; `"fixed"` gives every batch the rows of the first one,
+            filled up with rows of weight 0, which lets Inductor replay CUDA graphs.
 
     Raises:
         ArgumentError: a field has a value that is not listed, or `memory_budget` is outside [0, 1].
@@ -30,9 +33,11 @@ class CompileOptions:
     backend: Backend = "inductor"
     norm_strategy: NormStrategy = "auto"
     memory_budget: float = 1.0
+    batch: Batch = "any"
 
     def __post_init__(self) -> None:
-        for field, choices in (("backend", get_args(Backend)), ("norm_strategy", get_args(NormStrategy))):
+        for field, listed in (("backend", Backend), ("norm_strategy", NormStrategy), ("batch", Batch)):
+            choices = get_args(listed)
             if getattr(self, field) not in choices:
                 raise ArgumentError(
                     f"CompileOptions.{field} is {getattr(self, field)!r}",

@@ -203,8 +203,18 @@ def compile_eager(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memo
     return backend(gm, inputs)
 
 
-def compile_inductor(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memory_budget: float) -> Compiled:
-    """Rewrite the joint graph of `gm` before Inductor's own passes see it, and compile it."""
+def compile_inductor(
+    gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memory_budget: float, *, replayed: bool = False
+) -> Compiled:
+    """Rewrite the joint graph of `gm` before Inductor's own passes see it, and compile it.
+
+    Args:
+        gm: what Dynamo captured.
+        inputs: its inputs, fake.
+        rewrite: from the joint graph to the one to run.
+        memory_budget: share of the activations that the partitioner may save.
+        replayed: on a GPU, record each size as a CUDA graph and replay that.
+    """
 
     def rewrite_in_place(graph: Graph) -> None:
         owner = graph.owning_module
@@ -216,7 +226,7 @@ def compile_inductor(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, m
         output = graph.graph_copy(new, copies)
         graph.output(output).meta = dict(new.output_node().meta)
 
-    patches = {"joint_custom_pre_pass": rewrite_in_place}
+    patches = {"joint_custom_pre_pass": rewrite_in_place, "triton.cudagraphs": replayed}
     # A cached compilation would skip the rewriting, whose provenance the caller needs.
     settings = {"activation_memory_budget": memory_budget, "enable_autograd_cache": False}
     with torch._functorch.config.patch(settings):

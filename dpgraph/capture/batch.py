@@ -1,4 +1,4 @@
-"""Tell where the batch is in the arguments of a call, and pad a batch that is too small to trace."""
+"""Tell where the batch is in the arguments of a call, and pad one that has too few rows."""
 
 import inspect
 from collections.abc import Mapping
@@ -24,19 +24,16 @@ class BatchedCall:
     """The arguments of a call, with the batch found.
 
     Attributes:
-        arguments: (args, kwargs, targets) with batches of at least `SMALLEST_TRACED` rows.
+        arguments: by name, with batches of `num_rows` rows.
         dims: the batch axis of each tensor among them that has one, by the tensor's id.
         num_samples: B as the user gave it.
+        num_rows: B with the padding.
     """
 
     arguments: Any
     dims: Mapping[int, int]
     num_samples: int
-
-    @property
-    def num_rows(self) -> int:
-        """B with the padding."""
-        return max(self.num_samples, SMALLEST_TRACED)
+    num_rows: int
 
 
 def check_batch_dims(batch_dims: object) -> None:
@@ -64,16 +61,18 @@ def name_arguments(signature: inspect.Signature, args: tuple[Any, ...], kwargs: 
     return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
-def find_batch(named: Mapping[str, Any], batch_dims: BatchDims) -> BatchedCall:
-    """Find the batch axis of every tensor argument.
+def find_batch(named: Mapping[str, Any], batch_dims: BatchDims, *, fixed_rows: int | None = None) -> BatchedCall:
+    """Find the batch axis of every tensor argument, and fill up what is smaller than it has to be.
 
     Args:
         named: argument name -> value; values may hold tensors in nested containers.
         batch_dims: the axis for all; or by argument name, None for an argument that all samples share; or None for
             axis 0 of every tensor that has axes.
+        fixed_rows: how many rows every batch must have; None: as many as it comes with, of two or more.
 
     Raises:
-        ArgumentError: no argument has a batch axis, or two disagree on the number of samples.
+        ArgumentError: no argument has a batch axis, two disagree on the number of samples, or there are more samples
+            than rows.
         UnsupportedProgramError: an argument is a tensor of another kind than torch.Tensor with all its elements.
     """
     if isinstance(batch_dims, Mapping):
@@ -98,10 +97,16 @@ def find_batch(named: Mapping[str, Any], batch_dims: BatchDims) -> BatchedCall:
             fix="pass batch_dims: an axis for all inputs, or {name: axis or None}, None for what all samples share",
         )
     (num_samples,) = set(sizes.values())
-    rows = max(num_samples, SMALLEST_TRACED)
+    if fixed_rows is not None and num_samples > fixed_rows:
+        raise ArgumentError(
+            f"the batch has {num_samples} samples, and physical batches were fixed at {fixed_rows} by the first one",
+            why='with CompileOptions(batch="fixed") smaller batches are filled up, and no larger one fits',
+            fix="split it: gradients add up over calls; or let the first call, or example_inputs, be as large as any",
+        )
+    rows = max(num_samples, SMALLEST_TRACED, fixed_rows or 0)
     padded = [x if axis is None else _padded(x, axis, rows) for x, axis in zip(leaves, axes, strict=True)]
     dims = {id(x): axis for x, axis in zip(padded, axes, strict=True) if axis is not None}
-    return BatchedCall(tree_unflatten(padded, spec), dims, num_samples)
+    return BatchedCall(tree_unflatten(padded, spec), dims, num_samples, rows)
 
 
 def _check_names(batch_dims: Mapping[str, int | None], named: Mapping[str, Any]) -> None:
@@ -141,10 +146,10 @@ def _axis(name: str, leaf: Any, batch_dims: BatchDims) -> int | None:
 
 
 def _padded(x: Tensor, axis: int, rows: int) -> Tensor:
-    """x with `rows` along `axis`: copies of a single sample, zeros for an empty batch; x itself if it has them."""
+    """x with `rows` along `axis`: copies of the first sample, zeros for an empty batch; x itself if it has them."""
     present = x.shape[axis]
     if present >= rows:
         return x
-    if present == 1:
-        return x.repeat_interleave(rows, axis)
-    return x.new_zeros([*x.shape[:axis], rows, *x.shape[axis + 1 :]])
+    if present == 0:
+        return x.new_zeros([*x.shape[:axis], rows, *x.shape[axis + 1 :]])
+    return torch.cat([x, x.narrow(axis, 0, 1).repeat_interleave(rows - present, axis)], axis)

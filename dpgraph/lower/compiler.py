@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -80,7 +81,9 @@ class Compiler:
             self.rewritings.append(rewriting)
             return rewriting.result
 
-        lower = compile_inductor if self.options.backend == "inductor" else compile_eager
+        lower = compile_eager
+        if self.options.backend == "inductor":
+            lower = partial(compile_inductor, replayed=self.options.batch == "fixed")
         compiled = lower(gm, differentiable, rewrite_joint, self.options.memory_budget)
         return self._noting(compiled, self.rewritings[-1].returned)
 

@@ -11,7 +11,7 @@ from dpgraph.capture.batch import BatchDims, BatchedCall, find_batch, name_argum
 from dpgraph.errors import ArgumentError
 from dpgraph.lower.capture_errors import translate
 from dpgraph.lower.compiler import Compiler
-from dpgraph.lower.padding import without_padding
+from dpgraph.lower.padding import refuse_sums, without_padding
 from dpgraph.lower.probed import LossFunction, run_with_probe
 from dpgraph.lower.reversible import ReversibleChange
 from dpgraph.mechanism import Mechanism
@@ -67,6 +67,7 @@ class DPModule(nn.Module):
         self._signature = inspect.signature(model.forward)
         self._probe: Tensor | None = None
         self._num_samples = 0
+        self._fixed_rows: int | None = None
         self._reported: tuple[Rewriting, Report] | None = None
         self._refusal: Exception | None = None
         self._ran = False
@@ -199,7 +200,8 @@ class DPModule(nn.Module):
         if self._refusal is not None:
             raise self._refusal
         self._check_trained()
-        call = find_batch({**name_arguments(self._signature, args, kwargs), "targets": targets}, self._batch_dims)
+        named = {**name_arguments(self._signature, args, kwargs), "targets": targets}
+        call = find_batch(named, self._batch_dims, fixed_rows=self._fixed_rows)
         try:
             outputs = self._run(call, len(args), tuple(kwargs))
         except Exception as error:
@@ -211,6 +213,8 @@ class DPModule(nn.Module):
                 raise
             raise refusal from refusal.__cause__
         self._ran = True
+        if self._compiler.options.batch == "fixed":
+            self._fixed_rows = call.num_rows
         return outputs
 
     def _run(self, call: BatchedCall, num_args: int, keywords: tuple[str, ...]) -> Any:
@@ -227,6 +231,8 @@ class DPModule(nn.Module):
             outputs, _ = self._compiled(self._held, self._loss_fn, probe, rows, axes, args, kwargs, targets)
         if self._loss_fn is not None:
             _check_losses(outputs, call)
+        if self._compiler.options.batch == "fixed":
+            refuse_sums(outputs, self._compiler.produced)
         if call.num_rows == call.num_samples:
             return outputs
         return without_padding(outputs, self._compiler.produced, call)

@@ -1,7 +1,9 @@
 """Give back the outputs that a batch would have had without its rows of padding.
 
-The tracer cannot keep a batch of 0 or 1 symbolic, so `capture.batch` pads it: a single sample with a copy of itself,
-an empty batch with zeros. The rows of padding get weight 0 in every gradient; here they leave the outputs.
+The tracer cannot keep a batch of 0 or 1 symbolic, and physical batches may be fixed, so `capture.batch` pads: with
+copies of the first sample, an empty batch with zeros. The rows of padding get weight 0 in every gradient; here they
+leave the outputs. A sum over the rows cannot lose them, unless all are copies of one sample; where batches are fixed
+such outputs are refused at once, and not when the first smaller batch comes.
 """
 
 from collections.abc import Mapping
@@ -11,10 +13,11 @@ import torch
 from torch import Tensor
 
 from dpgraph.capture.batch import BatchedCall
+from dpgraph.errors import UnsupportedProgramError
 from dpgraph.provenance.lattice import PerSample, Provenance, SummedOverSamples
 from dpgraph.torch_compat import tree_map
 
-__all__ = ["without_padding"]
+__all__ = ["refuse_sums", "without_padding"]
 
 
 def without_padding(outputs: Any, known: Mapping[int, Provenance], call: BatchedCall) -> Any:
@@ -40,6 +43,24 @@ def without_padding(outputs: Any, known: Mapping[int, Provenance], call: Batched
                 return x
 
     return tree_map(undo, outputs)
+
+
+def refuse_sums(outputs: Any, known: Mapping[int, Provenance]) -> None:
+    """Pass if no output is a sum over the samples.
+
+    Raises:
+        UnsupportedProgramError: one is.
+    """
+
+    def check(x: Any) -> None:
+        if isinstance(known.get(id(x)), SummedOverSamples):
+            raise UnsupportedProgramError(
+                "the model returns a sum over the samples, and physical batches are fixed",
+                why="rows that only fill up a smaller batch would count in the sum",
+                fix='return one value a sample and sum outside, or leave CompileOptions(batch="any")',
+            )
+
+    tree_map(check, outputs)
 
 
 def _cut(x: Tensor, found: PerSample, call: BatchedCall) -> Tensor:
