@@ -12,7 +12,7 @@ from dpgraph.errors import ArgumentError
 from dpgraph.lower.capture_errors import translate
 from dpgraph.lower.compiler import Compiler
 from dpgraph.lower.padding import refuse_sums, without_padding
-from dpgraph.lower.probed import LossFunction, run_with_probe
+from dpgraph.lower.probed import LossFunction, check_losses, check_targets, run_with_probe
 from dpgraph.lower.reversible import ReversibleChange
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
@@ -193,7 +193,7 @@ class DPModule(nn.Module):
                 `dp_compile`.
         """
         if self._loss_fn is not None:
-            _check_targets(self._loss_fn, targets)
+            check_targets(self._loss_fn, targets)
         if not torch.is_grad_enabled():
             outputs = self._held(*args, **kwargs)
             return outputs if self._loss_fn is None else self._loss_fn(outputs, *targets)
@@ -230,7 +230,7 @@ class DPModule(nn.Module):
         with capture_config(), self._compiler.during(parameters, call.dims, probe), batch_marked(marked):
             outputs, _ = self._compiled(self._held, self._loss_fn, probe, rows, axes, args, kwargs, targets)
         if self._loss_fn is not None:
-            _check_losses(outputs, call)
+            check_losses(outputs, call.num_rows)
         if self._compiler.options.batch == "fixed":
             refuse_sums(outputs, self._compiler.produced)
         if call.num_rows == call.num_samples:
@@ -263,34 +263,6 @@ def _batched(call: BatchedCall) -> tuple[Tensor, ...]:
     found: list[Tensor] = []
     tree_map(lambda x: found.append(x) if id(x) in call.dims else None, call.arguments)
     return tuple(found)
-
-
-def _check_targets(loss_fn: LossFunction, targets: tuple[Any, ...]) -> None:
-    """That `loss_fn(outputs, *targets)` is a call it can take."""
-    try:
-        signature = inspect.signature(loss_fn.forward if isinstance(loss_fn, nn.Module) else loss_fn)
-    except (TypeError, ValueError):  # a builtin that tells nothing of its arguments
-        return
-    try:
-        signature.bind(None, *targets)
-    except TypeError as error:
-        raise ArgumentError(
-            f"loss_fn cannot be called with the outputs and {len(targets)} targets: {error}",
-            why="the loss is part of the graph that is shown to keep the samples apart",
-            fix="pass what loss_fn takes besides the outputs as a tuple: model(x, targets=(y,))",
-        ) from None
-
-
-def _check_losses(losses: Any, call: BatchedCall) -> None:
-    """One loss a sample."""
-    if isinstance(losses, Tensor) and losses.shape == (call.num_rows,):
-        return
-    found = f"a tensor of shape {list(losses.shape)}" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
-    raise ArgumentError(
-        f"loss_fn returned {found} for a batch of {call.num_rows} samples",
-        why="a loss for each sample is what shows that no sample's loss depends on another one",
-        fix='return a tensor [B]: take reduction="none", and sum over positions and features, never over the batch',
-    )
 
 
 def _make_module(

@@ -1,12 +1,15 @@
-"""The function that is captured: the user's model, with a probe beside its inputs."""
+"""The function that is captured: the user's model, with a probe beside its inputs and perhaps a loss behind it."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LossFunction", "run_with_probe"]
+from dpgraph.errors import ArgumentError
+
+__all__ = ["LossFunction", "check_losses", "check_targets", "run_with_probe"]
 
 LossFunction = Callable[..., Tensor]
 
@@ -32,3 +35,39 @@ def run_with_probe(
     if loss_fn is not None:
         outputs = loss_fn(outputs, *targets)
     return outputs, probe * 1
+
+
+def check_targets(loss_fn: LossFunction, targets: tuple[Any, ...]) -> None:
+    """Pass if `loss_fn(outputs, *targets)` is a call it can take.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    try:
+        signature = inspect.signature(loss_fn.forward if isinstance(loss_fn, nn.Module) else loss_fn)
+    except (TypeError, ValueError):  # a builtin that tells nothing of its arguments
+        return
+    try:
+        signature.bind(None, *targets)
+    except TypeError as error:
+        raise ArgumentError(
+            f"loss_fn cannot be called with the outputs and {len(targets)} targets: {error}",
+            why="the loss is part of the graph that is shown to keep the samples apart",
+            fix="pass what loss_fn takes besides the outputs as a tuple: model(x, targets=(y,))",
+        ) from None
+
+
+def check_losses(losses: Any, num_rows: int) -> None:
+    """Pass if there is one loss a sample, padding included.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
+    if isinstance(losses, Tensor) and losses.shape == (num_rows,):
+        return
+    found = f"a tensor of shape {list(losses.shape)}" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
+    raise ArgumentError(
+        f"loss_fn returned {found} for a batch of {num_rows} samples",
+        why="a loss for each sample is what shows that no sample's loss depends on another one",
+        fix='return a tensor [B]: take reduction="none", and sum over positions and features, never over the batch',
+    )

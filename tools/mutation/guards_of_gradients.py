@@ -73,15 +73,15 @@ MUTANTS = (
     guard(
         "no cross term of tied uses",
         "gradients/forms.py",
-        "total = total + 2 * earlier.dot(form)",
+        "terms += [2 * earlier.dot(form) for earlier in gradient[:i]]",
         "pass",
         "uses_of_a_tied_parameter_meet_in_the_norm",
     ),
     guard(
         "cross term of tied uses counted once",
         "gradients/forms.py",
-        "total = total + 2 * earlier.dot(form)",
-        "total = total + earlier.dot(form)",
+        "terms += [2 * earlier.dot(form) for earlier in gradient[:i]]",
+        "terms += [earlier.dot(form) for earlier in gradient[:i]]",
         "uses_of_a_tied_parameter_meet_in_the_norm",
     ),
     guard(
@@ -108,8 +108,8 @@ MUTANTS = (
     guard(
         "every group has the norm of all",
         "passes/insert_norms.py",
-        " if column == k)",
-        ")",
+        " if column == k]",
+        "]",
         "groups_have_norms_of_their_own",
     ),
     guard(

@@ -140,8 +140,8 @@ MUTANTS = (
     ),
     guard(
         "a loss that is not one number a sample",
-        "lower/module.py",
-        "if isinstance(losses, Tensor) and losses.shape == (call.num_rows,):",
+        "lower/probed.py",
+        "if isinstance(losses, Tensor) and losses.shape == (num_rows,):",
         "if True:",
         "a_loss_is_one_number_for_each_sample",
     ),
