@@ -11,6 +11,7 @@ from torch import nn
 
 from dpgraph.clipping import ClippingFunction, find_clipping
 from dpgraph.errors import ArgumentError
+from dpgraph.torch_compat import FakeTensor
 
 __all__ = ["Grouping", "LossReduction", "Mechanism", "Mode", "define_mechanism"]
 
@@ -143,7 +144,7 @@ def _check_storage(model: nn.Module, trained: tuple[str, ...]) -> None:
     chosen = set(trained)
     owners: dict[tuple[object, int], str] = {}
     for name, parameter in model.named_parameters():
-        if parameter.numel() == 0 or parameter.is_meta:
+        if parameter.numel() == 0 or parameter.is_meta or isinstance(parameter, FakeTensor):
             continue
         key = (parameter.device, parameter.untyped_storage().data_ptr())
         other = owners.setdefault(key, name)

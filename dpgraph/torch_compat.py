@@ -11,6 +11,7 @@ import torch._dynamo
 import torch._dynamo.config
 import torch._functorch.config
 import torch._inductor.compile_fx
+import torch._inductor.debug
 import torch.fx.experimental._config
 from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
@@ -27,8 +28,11 @@ from torch._functorch._aot_autograd.descriptors import (
 )
 from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch._functorch.partitioners import min_cut_rematerialization_partition
-from torch._guards import TracingContext
+from torch._guards import TracingContext, tracing
 from torch._inductor.decomposition import select_decomp_table
+from torch._inductor.fx_passes.post_grad import view_to_reshape
+from torch._inductor.graph import GraphLowering
+from torch._inductor.virtualized import V
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.fx import Graph, GraphModule
@@ -68,6 +72,8 @@ __all__ = [
     "decompositions",
     "find_operators",
     "partition",
+    "partition_for_inductor",
+    "schedule",
     "symbolic_fake",
     "trace",
     "tree_flatten",
@@ -181,6 +187,48 @@ def partition(
         return min_cut_rematerialization_partition(
             module, inputs, compiler="inductor", num_fwd_outputs=num_fwd_outputs, **kwargs
         )
+
+
+def partition_for_inductor(
+    module: GraphModule, *, num_fwd_outputs: int, memory_budget: float
+) -> tuple[GraphModule, GraphModule]:
+    """Split a joint graph after Inductor's own passes over it, as `compile_inductor` has it done."""
+    inputs = _placeholder_values(module)
+    mode = _fake_mode_of(inputs)
+    with mode, tracing(TracingContext(mode)), torch._functorch.config.patch(activation_memory_budget=memory_budget):
+        return torch._inductor.compile_fx.partition_fn(module, inputs, num_fwd_outputs=num_fwd_outputs)
+
+
+def schedule(half: GraphModule, *, is_backward: bool) -> GraphLowering:
+    """What Inductor would make of a forward or a backward: its kernels in order, before any code is written.
+
+    The module is changed. `result.scheduler.nodes` are the kernels. The steps are those of
+    `torch._inductor.compile_fx._InProcessFxCompile`, up to the scheduler.
+    """
+    inputs = _placeholder_values(half)
+    mode = _fake_mode_of(inputs)
+    half.graph.output_node().meta["user_visible_output_idxs"] = []
+    view_to_reshape(half)
+    with torch.no_grad():
+        torch._inductor.compile_fx.fake_tensor_prop(half, inputs)
+    debug = torch._inductor.debug.DebugContext()
+    with mode, tracing(TracingContext(mode)), V.set_fake_mode(mode), V.set_debug_handler(debug):
+        torch._inductor.compile_fx._recursive_post_grad_passes(half, is_inference=False)
+    with V.set_fake_mode(mode), V.set_debug_handler(debug):
+        graph = GraphLowering(half, example_inputs=inputs, shape_env=mode.shape_env, is_backward=is_backward)
+        with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
+            graph.run(*inputs)
+            graph.init_wrapper_code()
+            graph._update_scheduler()
+    return graph
+
+
+def _placeholder_values(module: GraphModule) -> list[Any]:
+    return [node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")]
+
+
+def _fake_mode_of(values: Sequence[Any]) -> FakeTensorMode:
+    return next(x.fake_mode for x in values if isinstance(x, FakeTensor))
 
 
 def compile_eager(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memory_budget: float) -> Compiled:

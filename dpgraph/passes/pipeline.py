@@ -14,7 +14,7 @@ from dpgraph.passes.insert_norms import insert_norms
 from dpgraph.passes.insert_per_sample_gradients import insert_per_sample_gradients
 from dpgraph.passes.insert_weighted_sums import insert_weighted_sums
 from dpgraph.passes.prune import prune
-from dpgraph.plan import plan_forms
+from dpgraph.plan_forms import plan_forms
 from dpgraph.provenance.check import check_soundness
 from dpgraph.provenance.infer import infer_provenance
 from dpgraph.provenance.lattice import Provenance, Shared
