@@ -146,12 +146,19 @@ class _Reading:
             if before is not None:
                 left = [u for u in before.users if u.node.get_name() not in self.done]
                 may = len(left) == 1 and left[0].can_inplace and left[0].node is sub and name in self.made
+                may = may and self._one_index(sub, before)
             else:
                 readers = [n for n in self.graph.scheduler.nodes if read.name in n.used_buffer_names()]
                 may = self.is_backward and readers[-1] is self.graph.scheduler.get_fused_node(sub)
                 may = may and any(w.index == read.index for w in writes) and read.name not in self.overwrites.values()
             if may and self._same_size(name, read.name, out):
                 yield name
+
+    def _one_index(self, sub: Any, before: Any) -> bool:
+        """Whether all parts of the fused kernel touch a buffer in the same order."""
+        fused, name = self.graph.scheduler.get_fused_node(sub), before.get_name()
+        parts = [n for n in fused.get_nodes() if any(u.node is n for u in before.users)]
+        return len({d for n in parts for d in n.read_writes.reads_and_writes() if d.name == name}) <= 1
 
     def _same_size(self, name: str, read: str, out: Any) -> bool:
         before = self.graph.graph_inputs.get(read) if name not in self.made else self.graph.get_buffer(name)
@@ -166,4 +173,4 @@ class _Reading:
         return name
 
     def _output_name(self, output: Any) -> str | None:
-        return output.get_name() if hasattr(output, "get_name") else None
+        return output.get_name() if output.has_tensor_output() else None
