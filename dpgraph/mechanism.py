@@ -13,7 +13,7 @@ from dpgraph.clipping import ClippingFunction, find_clipping
 from dpgraph.errors import ArgumentError
 from dpgraph.torch_compat import FakeTensor
 
-__all__ = ["Grouping", "LossReduction", "Mechanism", "Mode", "define_mechanism"]
+__all__ = ["Grouping", "LossReduction", "Mechanism", "Mode", "define_mechanism", "is_bias"]
 
 Mode = Literal["full", "bitfit", "trainable"]
 LossReduction = Literal["sum", "mean"]
@@ -93,6 +93,11 @@ def define_mechanism(
     return Mechanism(mode, trained, group_of, names, find_clipping(clipping), float(max_grad_norm), loss_reduction)
 
 
+def is_bias(name: str) -> bool:
+    """Whether a parameter of this name is trained in mode "bitfit"."""
+    return BIAS.search(name.rpartition(".")[2]) is not None
+
+
 def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ArgumentError(
@@ -118,7 +123,7 @@ def _select(model: nn.Module, mode: Mode, patterns: list[str]) -> tuple[str, ...
         id(parameter)
         for name, parameter in every
         if mode == "full"
-        or (mode == "bitfit" and BIAS.search(name.rpartition(".")[2]))
+        or (mode == "bitfit" and is_bias(name))
         or (mode == "trainable" and parameter.requires_grad)
         or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     }

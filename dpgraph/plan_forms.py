@@ -10,7 +10,7 @@ from dpgraph.gradients.forms import Form
 from dpgraph.gradients.outer import Outer
 from dpgraph.options import CompileOptions
 
-__all__ = ["plan_forms"]
+__all__ = ["materialise_all", "plan_forms"]
 
 # Materialised gradients are read and written a few times where the ghost norm multiplies; they pay while they are
 # at most this many times the size of the operands they are made of. `tools/bench/step_time.py` gave the figure.
@@ -34,6 +34,11 @@ def plan_forms(options: CompileOptions) -> Callable[[Form], Form]:
                 assert_never(options.norm_strategy)
 
     return choose
+
+
+def materialise_all(form: Form) -> Form:
+    """Every per-sample gradient held as a tensor [B, *shape], those of tables too."""
+    return Dense(form.materialise())
 
 
 def _is_small(form: Outer) -> bool:

@@ -215,7 +215,13 @@ def schedule(half: GraphModule, *, is_backward: bool) -> GraphLowering:
     with mode, tracing(TracingContext(mode)), V.set_fake_mode(mode), V.set_debug_handler(debug):
         torch._inductor.compile_fx._recursive_post_grad_passes(half, is_inference=False)
     with V.set_fake_mode(mode), V.set_debug_handler(debug):
-        graph = GraphLowering(half, example_inputs=inputs, shape_env=mode.shape_env, is_backward=is_backward)
+        graph = GraphLowering(
+            half,
+            example_inputs=inputs,
+            shape_env=mode.shape_env,
+            is_backward=is_backward,
+            get_decomp_fn=decompositions,
+        )
         with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
             graph.run(*inputs)
             graph.init_wrapper_code()

@@ -79,7 +79,7 @@ def join(
     batch, values = _symbols(joint)
     resident = [(role, joint.nodes[name].meta["val"]) for name, role in joint.inputs.items()]
     tensors = [(role, x) for role, x in resident if isinstance(x, Tensor) and not isinstance(role, Tangent)]
-    sizes = {id(x.untyped_storage()): (role, bytes_of(x)) for role, x in tensors}
+    sizes = {x.untyped_storage()._cdata: (role, bytes_of(x)) for role, x in tensors}
     return Timeline(
         kernels=tuple((k.name, k.module) for k in kernels),
         forward_steps=len(forward.kernels),

@@ -78,9 +78,9 @@ class Timeline:
         kernels: name and module of each, in order.
         forward_steps: how many of them belong to the forward.
         buffers: what is made within the step.
-        parameters: bytes of parameters and buffers of the model, which are there before.
+        parameters: bytes of the parameters that the graph reads, which are there before.
         trained: bytes of the trained parameters.
-        inputs: bytes of the call's tensors, which are there before.
+        inputs: bytes of the call's tensors and of the model's buffers, which are there before.
         batch_symbol: the batch size in all sizes.
         batch: the batch size at capture.
         values: the other symbols' values at capture.

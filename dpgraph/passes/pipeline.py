@@ -19,7 +19,7 @@ from dpgraph.provenance.check import check_soundness
 from dpgraph.provenance.infer import infer_provenance
 from dpgraph.provenance.lattice import Provenance, Shared
 from dpgraph.provenance.registry import Results
-from dpgraph.sites.evaluate import SiteFunction
+from dpgraph.sites.evaluate import Choice, SiteFunction
 from dpgraph.sites.find import Site, find_sites
 
 __all__ = ["Rewriting", "rewrite"]
@@ -34,12 +34,14 @@ class Rewriting:
         sites: where the samples disappeared.
         forms: for each parameter with a site, the kinds of forms that its per-sample gradient is the sum of.
         returned: provenance of the values that the captured graph returns, in order.
+        norms: name of the node of the norms [B, K], from `insert_norms` on.
     """
 
     stages: Mapping[str, JointGraph]
     sites: tuple[Site, ...]
     forms: Mapping[str, tuple[str, ...]]
     returned: tuple[Provenance, ...]
+    norms: str
 
     @property
     def result(self) -> Graph:
@@ -47,13 +49,16 @@ class Rewriting:
         return list(self.stages.values())[-1].graph
 
 
-def rewrite(captured: JointGraph, mechanism: Mechanism, options: CompileOptions) -> Rewriting:
+def rewrite(
+    captured: JointGraph, mechanism: Mechanism, options: CompileOptions, *, choose: Choice | None = None
+) -> Rewriting:
     """Make the joint graph compute sums of clipped per-sample gradients.
 
     Args:
         captured: a joint graph that computes the gradient of every floating parameter.
         mechanism: what is trained, and how it is clipped.
         options: how; they change no result.
+        choose: the form of each per-sample gradient, in the place of the options' choice.
 
     Raises:
         UnsoundProgramError: a sample influences another sample's gradient.
@@ -64,8 +69,8 @@ def rewrite(captured: JointGraph, mechanism: Mechanism, options: CompileOptions)
     provenance = infer_provenance(captured, outer_power=power)
     check_soundness(captured, provenance, trained, expected_power=power)
     sites = find_sites(captured, provenance, trained)
-    choose = plan_forms(options)
-    functions = [SiteFunction(captured, provenance, site, choose) for site in sites]
+    choice = choose or plan_forms(options)
+    functions = [SiteFunction(captured, provenance, site, choice) for site in sites]
 
     with_gradients, gradients = insert_per_sample_gradients(captured, functions)
     with_norms, norms = insert_norms(with_gradients, gradients, group_of, mechanism.num_groups)
@@ -81,7 +86,7 @@ def rewrite(captured: JointGraph, mechanism: Mechanism, options: CompileOptions)
         "prune": pruned,
     }
     forms = {name: tuple(type(form).__name__ for form in gradient.forms) for name, gradient in gradients.items()}
-    return Rewriting(MappingProxyType(stages), sites, MappingProxyType(forms), tuple(_returned(captured, provenance)))
+    return Rewriting(MappingProxyType(stages), sites, MappingProxyType(forms), tuple(_returned(captured, provenance)), norms)
 
 
 def _returned(captured: JointGraph, provenance: Mapping[Node, Results]) -> Iterator[Provenance]:
