@@ -1,8 +1,8 @@
 """Everything that dpgraph takes from torch's private modules, in one place; written for torch 2.11 to 2.13."""
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -194,8 +194,7 @@ def partition_for_inductor(
 ) -> tuple[GraphModule, GraphModule]:
     """Split a joint graph after Inductor's own passes over it, as `compile_inductor` has it done."""
     inputs = _placeholder_values(module)
-    mode = _fake_mode_of(inputs)
-    with mode, tracing(TracingContext(mode)), torch._functorch.config.patch(activation_memory_budget=memory_budget):
+    with _inside_inductor(inputs), torch._functorch.config.patch(activation_memory_budget=memory_budget):
         return torch._inductor.compile_fx.partition_fn(module, inputs, num_fwd_outputs=num_fwd_outputs)
 
 
@@ -206,22 +205,19 @@ def schedule(half: GraphModule, *, is_backward: bool) -> GraphLowering:
     `torch._inductor.compile_fx._InProcessFxCompile`, up to the scheduler.
     """
     inputs = _placeholder_values(half)
-    mode = _fake_mode_of(inputs)
     half.graph.output_node().meta["user_visible_output_idxs"] = []
     view_to_reshape(half)
     with torch.no_grad():
-        torch._inductor.compile_fx.fake_tensor_prop(half, inputs)
-    debug = torch._inductor.debug.DebugContext()
-    with mode, tracing(TracingContext(mode)), V.set_fake_mode(mode), V.set_debug_handler(debug):
+        mode = torch._inductor.compile_fx.fake_tensor_prop(half, inputs)
+    with _inside_inductor(inputs):
         torch._inductor.compile_fx._recursive_post_grad_passes(half, is_inference=False)
-    with V.set_fake_mode(mode), V.set_debug_handler(debug):
-        graph = GraphLowering(
-            half,
-            example_inputs=inputs,
-            shape_env=mode.shape_env,
-            is_backward=is_backward,
-            get_decomp_fn=decompositions,
-        )
+    settings: dict[str, Any] = {
+        "shape_env": mode.shape_env,
+        "is_backward": is_backward,
+        "get_decomp_fn": decompositions,
+    }
+    with V.set_fake_mode(mode), V.set_debug_handler(torch._inductor.debug.DebugContext()):
+        graph = GraphLowering(half, example_inputs=inputs, **settings)
         with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
             graph.run(*inputs)
             graph.init_wrapper_code()
@@ -229,12 +225,16 @@ def schedule(half: GraphModule, *, is_backward: bool) -> GraphLowering:
     return graph
 
 
+@contextmanager
+def _inside_inductor(inputs: Sequence[Any]) -> Iterator[None]:
+    """What is set while Inductor compiles a graph of these fake values."""
+    mode = next(x.fake_mode for x in inputs if isinstance(x, FakeTensor))
+    with mode, tracing(TracingContext(mode)), V.set_fake_mode(mode):
+        yield
+
+
 def _placeholder_values(module: GraphModule) -> list[Any]:
     return [node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")]
-
-
-def _fake_mode_of(values: Sequence[Any]) -> FakeTensorMode:
-    return next(x.fake_mode for x in values if isinstance(x, FakeTensor))
 
 
 def compile_eager(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memory_budget: float) -> Compiled:
@@ -262,12 +262,11 @@ def compile_inductor(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, m
     def rewrite_in_place(graph: Graph) -> None:
         owner = graph.owning_module
         assert owner is not None, "a joint graph belongs to a module"
-        new = rewrite(owner, [n.meta.get("val") for n in graph.nodes if n.op == "placeholder"])
+        captured = GraphModule(owner, _copy_into(Graph(), graph))  # what is captured outlives this graph
+        new = rewrite(captured, _placeholder_values(captured))
         for node in reversed(list(graph.nodes)):
             graph.erase_node(node)
-        copies: dict[Any, Any] = {}
-        output = graph.graph_copy(new, copies)
-        graph.output(output).meta = dict(new.output_node().meta)
+        _copy_into(graph, new)
 
     patches = {"joint_custom_pre_pass": rewrite_in_place}
     # A cached compilation would skip the rewriting, whose provenance the caller needs.
@@ -277,6 +276,13 @@ def compile_inductor(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, m
             gm, list(inputs), config_patches=patches, decompositions=decompositions()
         )  # type: ignore[assignment]
     return compiled
+
+
+def _copy_into(graph: Graph, other: Graph) -> Graph:
+    """Append the nodes of another graph, its output with them."""
+    output = graph.graph_copy(other, {})
+    graph.output(output).meta = dict(other.output_node().meta)
+    return graph
 
 
 def find_operators(*names: str) -> list[OpOverload]:

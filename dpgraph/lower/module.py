@@ -11,6 +11,8 @@ from dpgraph.capture.batch import BatchDims, BatchedCall, find_batch, name_argum
 from dpgraph.errors import ArgumentError
 from dpgraph.lower.capture_errors import translate
 from dpgraph.lower.compiler import Compiler
+from dpgraph.lower.losses_of_call import check_losses, check_targets
+from dpgraph.lower.one_step import Example, describe_call, measure_one_step
 from dpgraph.lower.padding import without_padding
 from dpgraph.lower.probed import LossFunction, run_with_probe
 from dpgraph.lower.reversible import ReversibleChange
@@ -68,6 +70,7 @@ class DPModule(nn.Module):
         self._probe: Tensor | None = None
         self._num_samples = 0
         self._reported: tuple[Rewriting, Report] | None = None
+        self._example: Example | None = None
         self._refusal: Exception | None = None
         self._ran = False
         self._compiled: Callable[..., Any] = compile_separately(run_with_probe, self._compiler)
@@ -154,7 +157,7 @@ class DPModule(nn.Module):
         """
         rewriting = self.rewriting
         if self._reported is None or self._reported[0] is not rewriting:
-            made = make_report(self._held, self._mechanism, self._compiler.options, rewriting)
+            made = make_report(self._held, self._mechanism, self._compiler.options, rewriting, self._measure)
             self._reported = (rewriting, made)
         return self._reported[1]
 
@@ -192,13 +195,14 @@ class DPModule(nn.Module):
                 `dp_compile`.
         """
         if self._loss_fn is not None:
-            _check_targets(self._loss_fn, targets)
+            check_targets(self._loss_fn, targets)
         if not torch.is_grad_enabled():
             outputs = self._held(*args, **kwargs)
             return outputs if self._loss_fn is None else self._loss_fn(outputs, *targets)
         if self._refusal is not None:
             raise self._refusal
         self._check_trained()
+        captured = len(self._compiler.rewritings)
         call = find_batch({**name_arguments(self._signature, args, kwargs), "targets": targets}, self._batch_dims)
         try:
             outputs = self._run(call, len(args), tuple(kwargs))
@@ -211,6 +215,8 @@ class DPModule(nn.Module):
                 raise
             raise refusal from refusal.__cause__
         self._ran = True
+        if len(self._compiler.rewritings) > captured:
+            self._example = describe_call(args, kwargs, targets)
         return outputs
 
     def _run(self, call: BatchedCall, num_args: int, keywords: tuple[str, ...]) -> Any:
@@ -227,10 +233,18 @@ class DPModule(nn.Module):
             axes = tuple(call.dims[id(x)] for x in rows)
             outputs, _ = self._compiled(self._held, self._loss_fn, probe, rows, axes, args, kwargs, targets)
         if self._loss_fn is not None:
-            _check_losses(outputs, call)
+            check_losses(outputs, call)
         if call.num_rows == call.num_samples:
             return outputs
         return without_padding(outputs, self._compiler.produced, call)
+
+    def _measure(self) -> int:
+        """Bytes at the peak of a step like the newest capture's; norms of the last backward are kept."""
+        assert self._example is not None, "a graph was captured outside a call"
+        before = self._probe, self._num_samples
+        peak = measure_one_step(self, self._example)
+        self._probe, self._num_samples = before
+        return peak
 
     def _make_probe(self, call: BatchedCall) -> Tensor:
         """Loss scales [B, K]: 1, or B to undo a mean, and 0 for rows of padding."""
@@ -258,34 +272,6 @@ def _batched(call: BatchedCall) -> tuple[Tensor, ...]:
     found: list[Tensor] = []
     tree_map(lambda x: found.append(x) if id(x) in call.dims else None, call.arguments)
     return tuple(found)
-
-
-def _check_targets(loss_fn: LossFunction, targets: tuple[Any, ...]) -> None:
-    """That `loss_fn(outputs, *targets)` is a call it can take."""
-    try:
-        signature = inspect.signature(loss_fn.forward if isinstance(loss_fn, nn.Module) else loss_fn)
-    except (TypeError, ValueError):  # a builtin that tells nothing of its arguments
-        return
-    try:
-        signature.bind(None, *targets)
-    except TypeError as error:
-        raise ArgumentError(
-            f"loss_fn cannot be called with the outputs and {len(targets)} targets: {error}",
-            why="the loss is part of the graph that is shown to keep the samples apart",
-            fix="pass what loss_fn takes besides the outputs as a tuple: model(x, targets=(y,))",
-        ) from None
-
-
-def _check_losses(losses: Any, call: BatchedCall) -> None:
-    """One loss a sample."""
-    if isinstance(losses, Tensor) and losses.shape == (call.num_rows,):
-        return
-    found = f"a tensor of shape {list(losses.shape)}" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
-    raise ArgumentError(
-        f"loss_fn returned {found} for a batch of {call.num_rows} samples",
-        why="a loss for each sample is what shows that no sample's loss depends on another one",
-        fix='return a tensor [B]: take reduction="none", and sum over positions and features, never over the batch',
-    )
 
 
 def _make_module(

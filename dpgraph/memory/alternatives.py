@@ -115,6 +115,6 @@ def _keep_outputs(half: GraphModule, kept: Callable[[int], bool]) -> GraphModule
     """A copy of a backward that returns some of its outputs, and None for the others."""
     graph = type(half.graph)()
     outputs = graph.graph_copy(half.graph, {})
-    graph.output([x if kept(i) else None for i, x in enumerate(outputs)])  # type: ignore[arg-type, union-attr]
+    graph.output([x if kept(i) else None for i, x in enumerate(outputs)])  # type: ignore[arg-type]
     graph.eliminate_dead_code()
     return GraphModule(half, graph)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-import sympy
 from torch.fx import GraphModule, Node
 
 from dpgraph.capture.place import find_module
@@ -124,7 +123,7 @@ class _Reading:
             self.overwrites[name] = dying
 
     def _allocate(self, position: int, name: str, buffer: Any, module: str) -> None:
-        size = sympy.expand(buffer.get_layout().storage_size() * buffer.get_dtype().itemsize)
+        size = self.graph.sizevars.simplify(buffer.get_layout().storage_size() * buffer.get_dtype().itemsize)
         self.made[name] = Allocation(size, module, position, position)
         self.last[name] = position
 
@@ -165,7 +164,7 @@ class _Reading:
         if before is None or not hasattr(before, "get_dtype"):
             return False
         wanted = out.node.get_layout().storage_size()
-        return before.get_dtype() == out.node.get_dtype() and before.get_layout().storage_size() == wanted
+        return bool(before.get_dtype() == out.node.get_dtype() and before.get_layout().storage_size() == wanted)
 
     def _base(self, name: str) -> str:
         while name in self.base:

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Iterator
 from types import MappingProxyType
 
+import sympy
 from torch import Tensor
 from torch.fx import Graph, Node
 
@@ -64,7 +65,7 @@ def _storages(node: Node, known: dict[Node, tuple[str, ...]]) -> Iterator[str]:
         yield owners.get(_identity(value), own)
 
 
-def _made(node: Node, names: tuple[str, ...]) -> Iterator[tuple[str, "object"]]:
+def _made(node: Node, names: tuple[str, ...]) -> Iterator[tuple[str, sympy.Expr]]:
     values = [x for x in tree_leaves(node.meta.get("val")) if isinstance(x, Tensor)]
     if node.target is operator.getitem:
         return
@@ -78,4 +79,4 @@ def _is_tensor(node: Node) -> bool:
 
 
 def _identity(value: Tensor) -> int:
-    return value.untyped_storage()._cdata
+    return int(value.untyped_storage()._cdata)

@@ -124,8 +124,9 @@ class Timeline:
         return Moment(step, name, module, _sorted(kinds), _sorted(modules))
 
     def total(self, batch: int | None = None, *, optimizer_moments: int = 0) -> int:
-        """Bytes of everything: parameters, inputs, the peak within the step (which holds the gradients), and the
-        optimizer's state, a number of moments for each trained parameter in its own dtype.
+        """Bytes of parameters, inputs, the peak within the step, in which the gradients are, and the optimizer's state.
+
+        That state is a number of moments for each trained parameter, in the parameter's dtype.
         """
         state = optimizer_moments * self.trained
         return self.parameters + state + self._value(self.inputs, batch) + self.peak(batch)

@@ -86,7 +86,9 @@ def rewrite(
         "prune": pruned,
     }
     forms = {name: tuple(type(form).__name__ for form in gradient.forms) for name, gradient in gradients.items()}
-    return Rewriting(MappingProxyType(stages), sites, MappingProxyType(forms), tuple(_returned(captured, provenance)), norms)
+    return Rewriting(
+        MappingProxyType(stages), sites, MappingProxyType(forms), tuple(_returned(captured, provenance)), norms
+    )
 
 
 def _returned(captured: JointGraph, provenance: Mapping[Node, Results]) -> Iterator[Provenance]:
