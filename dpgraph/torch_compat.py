@@ -211,13 +211,10 @@ def schedule(half: GraphModule, *, is_backward: bool) -> GraphLowering:
         mode = torch._inductor.compile_fx.fake_tensor_prop(half, inputs)
     with _inside_inductor(inputs):
         torch._inductor.compile_fx._recursive_post_grad_passes(half, is_inference=False)
-    settings: dict[str, Any] = {
-        "shape_env": mode.shape_env,
-        "is_backward": is_backward,
-        "get_decomp_fn": decompositions,
-    }
     with V.set_fake_mode(mode), V.set_debug_handler(torch._inductor.debug.DebugContext()):
-        graph = GraphLowering(half, example_inputs=inputs, **settings)
+        graph = GraphLowering(
+            half, example_inputs=inputs, shape_env=mode.shape_env, is_backward=is_backward, get_decomp_fn=decompositions
+        )
         with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
             graph.run(*inputs)
             graph.init_wrapper_code()

@@ -36,17 +36,22 @@ def predict_alternatives(captured: JointGraph, mechanism: Mechanism, options: Co
 
     All have the clipping function, the backend and the memory budget in common; norms are over all parameters.
     """
-    timelines, refused = {}, {}
-    for name, predicted in ALTERNATIVES.items():
-        try:
-            timelines[name] = predicted(captured, mechanism, options)
-        except DPGraphError as error:
-            refused[name] = str(error).partition("\n")[0]
-        else:
-            if not timelines[name].trained:
-                refused[name] = "there is nothing to train"
-                del timelines[name]
-    return Alternatives(MappingProxyType(timelines), MappingProxyType(refused))
+    found = {name: _try(predicted, captured, mechanism, options) for name, predicted in ALTERNATIVES.items()}
+    return Alternatives(
+        MappingProxyType({name: x for name, x in found.items() if isinstance(x, Timeline)}),
+        MappingProxyType({name: x for name, x in found.items() if isinstance(x, str)}),
+    )
+
+
+def _try(
+    predicted: "Prediction", captured: JointGraph, mechanism: Mechanism, options: CompileOptions
+) -> Timeline | str:
+    """The timeline, or why there is none."""
+    try:
+        timeline = predicted(captured, mechanism, options)
+    except DPGraphError as error:
+        return str(error).partition("\n")[0]
+    return timeline if timeline.trained else "there is nothing to train"
 
 
 def _ordinary(captured: JointGraph, _: Mechanism, options: CompileOptions) -> Timeline:

@@ -54,8 +54,7 @@ def _storages(node: Node, known: dict[Node, tuple[str, ...]]) -> Iterator[str]:
         return
     if node.target is operator.getitem:
         (source, index) = node.args
-        values = [x for x in source.meta["val"]]  # type: ignore[union-attr]
-        tensors = [i for i, x in enumerate(values) if isinstance(x, Tensor)]
+        tensors = [i for i, x in enumerate(source.meta["val"]) if isinstance(x, Tensor)]  # type: ignore[union-attr]
         yield known[source][tensors.index(index)]  # type: ignore[index, arg-type]
         return
     owners = {_identity(x.meta["val"]): known[x][0] for x in node.all_input_nodes if _is_tensor(x) and known[x]}
