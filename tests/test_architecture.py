@@ -14,7 +14,8 @@ MAX_LINES = 300
 FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "dpgraph.gradients": ("torch.fx", "dpgraph.passes", "dpgraph.provenance", "dpgraph.sites", "dpgraph.capture"),
     "dpgraph.provenance": ("dpgraph.passes", "dpgraph.gradients", "dpgraph.sites", "dpgraph.lower", "dpgraph.report"),
-    "dpgraph.passes": ("dpgraph.inspect", "dpgraph.report", "dpgraph.lower"),
+    "dpgraph.passes": ("dpgraph.inspect", "dpgraph.memory", "dpgraph.report", "dpgraph.lower"),
+    "dpgraph.memory": ("dpgraph.report", "dpgraph.lower"),
     "dpgraph.capture": ("dpgraph.passes", "dpgraph.provenance", "dpgraph.sites", "dpgraph.gradients"),
     "dpgraph.privacy": (
         "torch.fx",

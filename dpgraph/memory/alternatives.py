@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 from dpgraph.capture.joint import JointGraph
 from dpgraph.errors import DPGraphError
 from dpgraph.mechanism import Mechanism, Mode, is_bias
-from dpgraph.memory.predict import join, predict, run, split
+from dpgraph.memory.predict import join, predict, run_backward, run_forward, split
 from dpgraph.memory.timeline import Timeline
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting, rewrite
@@ -78,9 +78,9 @@ def _two_backwards(captured: JointGraph, mechanism: Mechanism, options: CompileO
     first = _keep_outputs(halves.backward, lambda i: i == captured.probe_gradient - captured.num_forward_outputs)
     gradients = {position - captured.num_forward_outputs for position in ordinary.values()}
     second = _keep_outputs(halves.backward, gradients.__contains__)
-    forward = run(halves.forward, options, is_backward=False)
-    backwards = [run(half, options, is_backward=True) for half in (first, second)]
-    return join(with_norms, forward, backwards, options)
+    forward = run_forward(halves.forward, options)
+    kept = run_backward(first, forward, with_norms, options, frees=False)
+    return join(with_norms, forward, [kept, run_backward(second, forward, with_norms, options)], options)
 
 
 def _planned(captured: JointGraph, mechanism: Mechanism, options: CompileOptions) -> Timeline:

@@ -19,11 +19,17 @@ from dpgraph.torch_compat import schedule, tree_leaves
 __all__ = ["run_by_inductor"]
 
 
-def run_by_inductor(half: GraphModule, *, is_backward: bool) -> Program:
-    """The program of a half of a joint graph; the module is changed."""
+def run_by_inductor(half: GraphModule, *, is_backward: bool, donated: frozenset[str] = frozenset()) -> Program:
+    """The program of a half of a joint graph; the module is changed.
+
+    Args:
+        half: forward or backward.
+        is_backward: which of them.
+        donated: names of inputs that the half may overwrite.
+    """
     names = [x.name if isinstance(x, Node) else None for x in tree_leaves(half.graph.output_node().args)]
     graph = schedule(half, is_backward=is_backward)
-    return _Reading(graph, is_backward).program(names)
+    return _Reading(graph, donated).program(names)
 
 
 @dataclass
@@ -32,7 +38,7 @@ class _Reading:
 
     Attributes:
         graph: Inductor's graph, scheduled.
-        is_backward: the saved activations that a backward reads are its to overwrite.
+        donated: inputs that may be overwritten.
         base: for a buffer that is a part or a new version of another one, that one.
         made: allocations so far, by buffer.
         last: position of the last kernel that reads a buffer or an input.
@@ -41,7 +47,7 @@ class _Reading:
     """
 
     graph: Any
-    is_backward: bool
+    donated: frozenset[str]
     base: dict[str, str] = field(default_factory=dict)
     made: dict[str, Allocation] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
@@ -148,7 +154,7 @@ class _Reading:
                 may = may and self._one_index(sub, before)
             else:
                 readers = [n for n in self.graph.scheduler.nodes if read.name in n.used_buffer_names()]
-                may = self.is_backward and readers[-1] is self.graph.scheduler.get_fused_node(sub)
+                may = read.name in self.donated and readers[-1] is self.graph.scheduler.get_fused_node(sub)
                 may = may and any(w.index == read.index for w in writes) and read.name not in self.overwrites.values()
             if may and self._same_size(name, read.name, out):
                 yield name

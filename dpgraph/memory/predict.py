@@ -17,7 +17,7 @@ from dpgraph.memory.timeline import Buffer, Kind, Timeline
 from dpgraph.options import CompileOptions
 from dpgraph.torch_compat import partition, partition_for_inductor
 
-__all__ = ["Halves", "join", "predict", "split"]
+__all__ = ["Halves", "join", "predict", "run_backward", "run_forward", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ def predict(joint: JointGraph, options: CompileOptions, *, norms: str | None = N
             the weighted sum.
     """
     halves = split(joint, options)
-    forward = run(halves.forward, options, is_backward=False)
-    return join(joint, forward, [run(halves.backward, options, is_backward=True)], options, norms=norms)
+    forward = run_forward(halves.forward, options)
+    return join(joint, forward, [run_backward(halves.backward, forward, joint, options)], options, norms=norms)
 
 
 def split(joint: JointGraph, options: CompileOptions) -> Halves:
@@ -51,11 +51,25 @@ def split(joint: JointGraph, options: CompileOptions) -> Halves:
     return Halves(*partition(module, [], num_fwd_outputs=n, memory_budget=budget))
 
 
-def run(half: GraphModule, options: CompileOptions, *, is_backward: bool) -> Program:
-    """What a half allocates; the module may be changed."""
-    if options.backend == "inductor":
-        return run_by_inductor(half, is_backward=is_backward)
-    return run_op_by_op(half.graph)
+def run_forward(half: GraphModule, options: CompileOptions) -> Program:
+    """What a forward allocates; the module may be changed."""
+    return run_by_inductor(half, is_backward=False) if options.backend == "inductor" else run_op_by_op(half.graph)
+
+
+def run_backward(
+    half: GraphModule, forward: Program, joint: JointGraph, options: CompileOptions, *, frees: bool = True
+) -> Program:
+    """What a backward allocates; the module may be changed.
+
+    If it `frees` the saved activations, it may overwrite those that nobody else holds.
+    """
+    if options.backend == "eager":
+        return run_op_by_op(half.graph)
+    n = joint.num_forward_outputs
+    outputs = {forward.storage[x] for x in forward.returned[:n] if x is not None and x in forward.storage}
+    own = forward.allocations.keys() - outputs if frees else set()
+    donated = {x for x in forward.returned[n:] if x is not None and forward.storage.get(x) in own}
+    return run_by_inductor(half, is_backward=True, donated=frozenset(donated))
 
 
 def join(

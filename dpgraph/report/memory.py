@@ -53,10 +53,15 @@ class AlternativesReport:
         """By the name of the way to train."""
         return self.found.timelines
 
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Why the model does not allow the others."""
+        return self.found.refused
+
     def to_json(self) -> str:
         """A JSON object: timelines by the way to train, sizes in bytes, and why others are missing."""
         made = {name: timeline_as_dict(timeline) for name, timeline in self.timelines.items()}
-        return json.dumps({"timelines": made, "refused": dict(self.found.refused)}, indent=2)
+        return json.dumps({"timelines": made, "refused": dict(self.refused)}, indent=2)
 
     def __rich__(self) -> Table:
         first = next(iter(self.timelines.values()))
@@ -71,7 +76,7 @@ class AlternativesReport:
             table.add_row(
                 name, readable(peak.total), readable(kept), readable(timeline.total(optimizer_moments=2)), f"{batch:,}"
             )
-        for name, reason in self.found.refused.items():
+        for name, reason in self.refused.items():
             table.add_row(name, "-", "-", "-", reason)
         return table
 
