@@ -140,7 +140,7 @@ MUTANTS = (
     ),
     guard(
         "a loss that is not one number a sample",
-        "lower/module.py",
+        "lower/losses_of_call.py",
         "if isinstance(losses, Tensor) and losses.shape == (call.num_rows,):",
         "if True:",
         "a_loss_is_one_number_for_each_sample",
