@@ -13,6 +13,7 @@ from dpgraph.errors import (
 )
 from dpgraph.lower.module import DPModule
 from dpgraph.options import CompileOptions
+from dpgraph.planning import plan
 from dpgraph.provenance.custom import register_transfer
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "audit_provenance",
     "dp_compile",
     "losses",
+    "plan",
     "register_transfer",
 ]

@@ -11,8 +11,9 @@ from torch import nn
 
 from dpgraph.clipping import ClippingFunction, find_clipping
 from dpgraph.errors import ArgumentError
+from dpgraph.torch_compat import FakeTensor
 
-__all__ = ["Grouping", "LossReduction", "Mechanism", "Mode", "define_mechanism"]
+__all__ = ["Grouping", "LossReduction", "Mechanism", "Mode", "define_mechanism", "is_bias"]
 
 Mode = Literal["full", "bitfit", "trainable"]
 LossReduction = Literal["sum", "mean"]
@@ -92,6 +93,11 @@ def define_mechanism(
     return Mechanism(mode, trained, group_of, names, find_clipping(clipping), float(max_grad_norm), loss_reduction)
 
 
+def is_bias(name: str) -> bool:
+    """Whether a parameter of this name is trained in mode "bitfit"."""
+    return BIAS.search(name.rpartition(".")[2]) is not None
+
+
 def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ArgumentError(
@@ -117,7 +123,7 @@ def _select(model: nn.Module, mode: Mode, patterns: list[str]) -> tuple[str, ...
         id(parameter)
         for name, parameter in every
         if mode == "full"
-        or (mode == "bitfit" and BIAS.search(name.rpartition(".")[2]))
+        or (mode == "bitfit" and is_bias(name))
         or (mode == "trainable" and parameter.requires_grad)
         or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     }
@@ -143,7 +149,7 @@ def _check_storage(model: nn.Module, trained: tuple[str, ...]) -> None:
     chosen = set(trained)
     owners: dict[tuple[object, int], str] = {}
     for name, parameter in model.named_parameters():
-        if parameter.numel() == 0 or parameter.is_meta:
+        if parameter.numel() == 0 or parameter.is_meta or isinstance(parameter, FakeTensor):
             continue
         key = (parameter.device, parameter.untyped_storage().data_ptr())
         other = owners.setdefault(key, name)

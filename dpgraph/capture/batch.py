@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dpgraph.errors import ArgumentError, UnsupportedProgramError
-from dpgraph.torch_compat import tree_flatten, tree_unflatten
+from dpgraph.torch_compat import FakeTensor, tree_flatten, tree_unflatten
 
 __all__ = ["BatchDims", "BatchedCall", "check_batch_dims", "find_batch", "name_arguments"]
 
@@ -17,6 +17,9 @@ BatchDims = int | Mapping[str, int | None] | None
 
 # The tracer treats sizes 0 and 1 as constants; smaller batches are padded to this size.
 SMALLEST_TRACED = 2
+
+# A fake tensor stands for a plain one in a plan.
+PLAIN = (Tensor, nn.Parameter, FakeTensor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +123,9 @@ def _check_names(batch_dims: Mapping[str, int | None], named: Mapping[str, Any])
 
 
 def _check_kind(name: str, x: Tensor) -> None:
-    if type(x) in (Tensor, nn.Parameter) and x.layout is torch.strided:
+    if type(x) in PLAIN and x.layout is torch.strided:
         return
-    kind = f"a tensor of layout {x.layout}" if type(x) in (Tensor, nn.Parameter) else f"a {type(x).__name__}"
+    kind = f"a tensor of layout {x.layout}" if type(x) in PLAIN else f"a {type(x).__name__}"
     raise UnsupportedProgramError(
         f"input {name!r} is {kind}",
         why="only of plain tensors is it known which element belongs to which sample",

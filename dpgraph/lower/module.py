@@ -11,6 +11,7 @@ from dpgraph.capture.batch import BatchDims, BatchedCall, find_batch, name_argum
 from dpgraph.errors import ArgumentError
 from dpgraph.lower.capture_errors import translate
 from dpgraph.lower.compiler import Compiler
+from dpgraph.lower.one_step import Example, describe_call, measure_one_step
 from dpgraph.lower.padding import refuse_sums, without_padding
 from dpgraph.lower.probed import LossFunction, check_losses, check_targets, run_with_probe
 from dpgraph.lower.reversible import ReversibleChange
@@ -69,6 +70,7 @@ class DPModule(nn.Module):
         self._num_samples = 0
         self._fixed_rows: int | None = None
         self._reported: tuple[Rewriting, Report] | None = None
+        self._example: Example | None = None
         self._refusal: Exception | None = None
         self._ran = False
         self._compiled: Callable[..., Any] = compile_separately(run_with_probe, self._compiler)
@@ -155,7 +157,7 @@ class DPModule(nn.Module):
         """
         rewriting = self.rewriting
         if self._reported is None or self._reported[0] is not rewriting:
-            made = make_report(self._held, self._mechanism, self._compiler.options, rewriting)
+            made = make_report(self._held, self._mechanism, self._compiler.options, rewriting, self._measure)
             self._reported = (rewriting, made)
         return self._reported[1]
 
@@ -200,6 +202,7 @@ class DPModule(nn.Module):
         if self._refusal is not None:
             raise self._refusal
         self._check_trained()
+        captured = len(self._compiler.rewritings)
         named = {**name_arguments(self._signature, args, kwargs), "targets": targets}
         call = find_batch(named, self._batch_dims, fixed_rows=self._fixed_rows)
         try:
@@ -215,6 +218,8 @@ class DPModule(nn.Module):
         self._ran = True
         if self._compiler.options.batch == "fixed":
             self._fixed_rows = call.num_rows
+        if len(self._compiler.rewritings) > captured:
+            self._example = describe_call(args, kwargs, targets)
         return outputs
 
     def _run(self, call: BatchedCall, num_args: int, keywords: tuple[str, ...]) -> Any:
@@ -236,6 +241,14 @@ class DPModule(nn.Module):
         if call.num_rows == call.num_samples:
             return outputs
         return without_padding(outputs, self._compiler.produced, call)
+
+    def _measure(self) -> int:
+        """Bytes at the peak of a step like the newest capture's; norms of the last backward are kept."""
+        assert self._example is not None, "a graph was captured outside a call"
+        before = self._probe, self._num_samples
+        peak = measure_one_step(self, self._example)
+        self._probe, self._num_samples = before
+        return peak
 
     def _make_probe(self, call: BatchedCall) -> Tensor:
         """Loss scales [B, K]: 1, or B to undo a mean, and 0 for rows of padding."""

@@ -15,7 +15,7 @@ from dpgraph.passes.insert_norms import insert_norms
 from dpgraph.passes.insert_per_sample_gradients import insert_per_sample_gradients
 from dpgraph.passes.insert_weighted_sums import insert_weighted_sums
 from dpgraph.passes.prune import prune
-from dpgraph.plan import plan_materialised
+from dpgraph.plan_forms import Plan, plan_materialised
 from dpgraph.provenance.check import check_soundness
 from dpgraph.provenance.infer import infer_provenance
 from dpgraph.provenance.lattice import Provenance, Shared
@@ -35,12 +35,14 @@ class Rewriting:
         sites: where the samples disappeared.
         forms: for each parameter with a site, the kinds of forms that its per-sample gradient is the sum of.
         returned: provenance of the values that the captured graph returns, in order.
+        norms: name of the node of the norms [B, K], from `insert_norms` on.
     """
 
     stages: Mapping[str, JointGraph]
     sites: tuple[Site, ...]
     forms: Mapping[str, tuple[str, ...]]
     returned: tuple[Provenance, ...]
+    norms: str
 
     @property
     def result(self) -> Graph:
@@ -48,13 +50,16 @@ class Rewriting:
         return list(self.stages.values())[-1].graph
 
 
-def rewrite(captured: JointGraph, mechanism: Mechanism, options: CompileOptions) -> Rewriting:
+def rewrite(
+    captured: JointGraph, mechanism: Mechanism, options: CompileOptions, *, plan: Plan | None = None
+) -> Rewriting:
     """Make the joint graph compute sums of clipped per-sample gradients.
 
     Args:
         captured: a joint graph that computes the gradient of every floating parameter.
         mechanism: what is trained, and how it is clipped.
         options: how; they change no result.
+        plan: what to materialise, in the place of the options' choice.
 
     Raises:
         UnsoundProgramError: a sample influences another sample's gradient.
@@ -68,7 +73,7 @@ def rewrite(captured: JointGraph, mechanism: Mechanism, options: CompileOptions)
     functions = [SiteFunction(captured, provenance, site) for site in sites]
 
     with_gradients, gradients = insert_per_sample_gradients(captured, functions)
-    chosen = plan_materialised(gradients, options)
+    chosen = plan_materialised(gradients, options) if plan is None else plan(gradients)
     with_materialised, gradients = insert_materialised(with_gradients, gradients, chosen)
     with_norms, norms = insert_norms(with_materialised, gradients, group_of, mechanism.num_groups)
     with_factors, weights = insert_clip_factors(with_norms, norms, mechanism.clipping, mechanism.max_group_norm)
@@ -84,7 +89,9 @@ def rewrite(captured: JointGraph, mechanism: Mechanism, options: CompileOptions)
         "prune": pruned,
     }
     forms = {name: tuple(type(form).__name__ for form in gradient.forms) for name, gradient in gradients.items()}
-    return Rewriting(MappingProxyType(stages), sites, MappingProxyType(forms), tuple(_returned(captured, provenance)))
+    return Rewriting(
+        MappingProxyType(stages), sites, MappingProxyType(forms), tuple(_returned(captured, provenance)), norms
+    )
 
 
 def _returned(captured: JointGraph, provenance: Mapping[Node, Results]) -> Iterator[Provenance]:

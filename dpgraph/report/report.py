@@ -1,18 +1,24 @@
 """The report on what a mode trains and what the rewriting saved."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from torch import nn
 
 from dpgraph.mechanism import Mechanism
+from dpgraph.memory.alternatives import predict_alternatives
+from dpgraph.memory.predict import predict
+from dpgraph.memory.timeline import Timeline
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting
 from dpgraph.report.activations import saved_activations
-from dpgraph.report.text import as_text
+from dpgraph.report.memory import AlternativesReport, Measured, show_timeline, timeline_as_dict
+from dpgraph.report.text import as_text, readable
 
 __all__ = ["Comparison", "Report", "Saved", "make_report"]
 
@@ -45,7 +51,7 @@ class Saved:
     by_module: Mapping[str, Comparison]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Report:
     """What is trained, and what pruning and rewriting saved, at the sizes of the newest capture.
 
@@ -59,6 +65,9 @@ class Report:
         gradients: bytes of all `p.grad`.
         optimizer_state: bytes of two moments for each trained parameter (Adam).
         all_reduce: bytes that one step of data-parallel training sends from each worker: the gradients.
+
+    Further properties are computed when they are asked for: `memory` takes seconds under Inductor, `alternatives` five
+    times as long.
     """
 
     mode: str
@@ -69,6 +78,43 @@ class Report:
     gradients: Comparison
     optimizer_state: Comparison
     all_reduce: Comparison
+    source: "Source" = field(repr=False, compare=False)
+
+    @cached_property
+    def memory(self) -> Timeline:
+        """Bytes over the course of a step, by module and by kind, predicted from the compiled graphs."""
+        source = self.source
+        return predict(source.rewriting.stages["prune"], source.options, norms=source.rewriting.norms)
+
+    @cached_property
+    def alternatives(self) -> AlternativesReport:
+        """The same for other ways to train this model, from the same capture."""
+        source = self.source
+        captured = source.rewriting.stages["captured"]
+        return AlternativesReport(predict_alternatives(captured, source.mechanism, source.options))
+
+    def under(self, options: CompileOptions) -> "Report":
+        """The same capture, predicted for other options of the backend."""
+        return replace(self, source=replace(self.source, options=options))
+
+    def largest_batch(self, num_bytes: int, *, optimizer_moments: int = ADAM_MOMENTS) -> int:
+        """The largest batch of which everything is predicted to fit into `num_bytes`; 0 if none does.
+
+        Everything is: parameters, buffers, inputs, the peak within forward and backward, in which the gradients are,
+        and `optimizer_moments` numbers for each one trained (Adam keeps 2, plain SGD none). What an optimizer's step
+        needs for itself, and what lies outside torch's tensors, is not.
+        """
+        return self.memory.largest_batch(num_bytes, optimizer_moments=optimizer_moments)
+
+    def measured(self) -> Measured:
+        """Run a step on zeros of the newest capture's sizes, and put its peak beside the prediction.
+
+        Gradients, buffers and random state are afterwards as they were.
+
+        Raises:
+            ArgumentError: this is the report of a plan.
+        """
+        return Measured(predicted=self.memory.peak(), measured=self.source.measure())
 
     @property
     def trained_share(self) -> float:
@@ -77,10 +123,18 @@ class Report:
 
     def to_json(self) -> str:
         """The report as a JSON object; sizes in bytes."""
-        return json.dumps({**asdict(self), "trained_share": self.trained_share}, indent=2)
+        fields: dict[str, Any] = {
+            "mode": self.mode,
+            "trained_parameters": self.trained_parameters,
+            "all_parameters": self.all_parameters,
+            "trained_share": self.trained_share,
+        }
+        for name in ("saved_activations", "saved_without_recomputation", "gradients", "optimizer_state", "all_reduce"):
+            fields[name] = asdict(getattr(self, name))
+        return json.dumps({**fields, "memory": timeline_as_dict(self.memory)}, indent=2)
 
     def __rich__(self) -> Group:
-        return Group(self._summary(), self._modules())
+        return Group(self._summary(), show_timeline(self.memory), self._modules())
 
     def __str__(self) -> str:
         return as_text(self)
@@ -101,7 +155,7 @@ class Report:
             "all-reduce a step": self.all_reduce,
         }
         for name, row in rows.items():
-            table.add_row(name, _readable(row.full), _readable(row.compiled), f"{row.ratio:.1f}x")
+            table.add_row(name, readable(row.full), readable(row.compiled), f"{row.ratio:.1f}x")
         return table
 
     def _modules(self) -> Table:
@@ -114,12 +168,32 @@ class Report:
         for name in dict.fromkeys([*as_autograd, *as_run]):
             sizes = (as_run.get(name, nothing), as_autograd.get(name, nothing))
             table.add_row(
-                name or "(the model itself)", *(_readable(x) for row in sizes for x in (row.full, row.compiled))
+                name or "(the model itself)", *(readable(x) for row in sizes for x in (row.full, row.compiled))
             )
         return table
 
 
-def make_report(model: nn.Module, mechanism: Mechanism, options: CompileOptions, rewriting: Rewriting) -> Report:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a report is read off.
+
+    Attributes:
+        measure: runs a step and gives the bytes at its peak.
+    """
+
+    rewriting: Rewriting
+    mechanism: Mechanism
+    options: CompileOptions
+    measure: Callable[[], int]
+
+
+def make_report(
+    model: nn.Module,
+    mechanism: Mechanism,
+    options: CompileOptions,
+    rewriting: Rewriting,
+    measure: Callable[[], int],
+) -> Report:
     """Partition the captured graph and the rewritten one, and compare them."""
     sizes = {name: p.numel() * p.element_size() for name, p in model.named_parameters()}
     counts = {name: p.numel() for name, p in model.named_parameters()}
@@ -133,6 +207,7 @@ def make_report(model: nn.Module, mechanism: Mechanism, options: CompileOptions,
         gradients=gradients,
         optimizer_state=Comparison(ADAM_MOMENTS * gradients.full, ADAM_MOMENTS * gradients.compiled),
         all_reduce=gradients,
+        source=Source(rewriting, mechanism, options, measure),
     )
 
 
@@ -142,13 +217,3 @@ def _compare_saved(rewriting: Rewriting, memory_budget: float | None) -> Saved:
     )
     by_module = {name: Comparison(before.get(name, 0), after.get(name, 0)) for name in dict.fromkeys([*before, *after])}
     return Saved(Comparison(sum(before.values()), sum(after.values())), by_module)
-
-
-def _readable(num_bytes: int) -> str:
-    """Bytes with a binary prefix."""
-    size = float(num_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    raise AssertionError("unreachable")

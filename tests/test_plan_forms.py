@@ -11,7 +11,7 @@ from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.forms import Form
 from dpgraph.gradients.outer import Outer
 from dpgraph.gradients.rows import Rows
-from dpgraph.plan import plan_materialised
+from dpgraph.plan_forms import plan_materialised
 from dpgraph.sites.gradient import PerSampleGradient
 from tests.programs.exact import check_exact
 

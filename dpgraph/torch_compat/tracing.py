@@ -1,4 +1,4 @@
-"""Everything that dpgraph takes from torch's private modules, in one place; written for torch 2.11 to 2.13."""
+"""How programs are traced: fake values, decompositions, settings of the capture."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -9,77 +9,33 @@ from typing import Any
 import torch
 import torch._dynamo
 import torch._dynamo.config
-import torch._functorch.config
-import torch._inductor.compile_fx
 import torch.fx.experimental._config
 from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
-from torch._dynamo.backends.common import aot_autograd
-from torch._dynamo.exc import BackendCompilerFailed, TorchDynamoException, UserError
-from torch._functorch._aot_autograd.descriptors import (
-    AOTInput,
-    AOTOutput,
-    GradAOTOutput,
-    InputMutationAOTOutput,
-    PlainAOTInput,
-    PlainAOTOutput,
-    TangentAOTInput,
-)
-from torch._functorch._aot_autograd.utils import make_boxed_func
-from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._guards import TracingContext
 from torch._inductor.decomposition import select_decomp_table
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
-from torch.fx import Graph, GraphModule
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import (
-    ConstraintViolationError,
     DimDynamic,
-    ShapeEnv,
     StatelessSymbolicContext,
 )
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from dpgraph.decompositions import OWN_DECOMPOSITIONS
 
 __all__ = [
-    "AOTInput",
-    "AOTOutput",
-    "BackendCompilerFailed",
-    "ConstraintViolationError",
-    "FakeTensor",
-    "FakeTensorMode",
-    "GradAOTOutput",
-    "InputMutationAOTOutput",
-    "OpOverload",
-    "PlainAOTInput",
-    "PlainAOTOutput",
-    "ShapeEnv",
-    "TangentAOTInput",
-    "TorchDynamoException",
-    "UserError",
     "batch_marked",
     "capture_config",
     "chooses_kernel",
-    "compile_eager",
-    "compile_inductor",
     "compile_separately",
     "current_fake_mode",
     "decompositions",
     "find_operators",
-    "partition",
     "symbolic_fake",
     "trace",
-    "tree_flatten",
-    "tree_leaves",
-    "tree_map",
-    "tree_unflatten",
-    "unset_fake_temporarily",
 ]
-
-Compiled = Callable[..., Any]
-Rewrite = Callable[[GraphModule, Sequence[Any]], Graph]
 
 
 def current_fake_mode() -> FakeTensorMode:
@@ -171,68 +127,6 @@ def compile_separately(function: Callable[..., Any], backend: Callable[..., Any]
         function.__closure__,
     )
     compiled: Callable[..., Any] = torch.compile(copy, backend=backend, fullgraph=True)
-    return compiled
-
-
-def partition(
-    module: GraphModule, inputs: Sequence[Any], *, num_fwd_outputs: int, memory_budget: float, **kwargs: Any
-) -> tuple[GraphModule, GraphModule]:
-    """Split a joint graph into forward and backward by min-cut rematerialisation."""
-    with torch._functorch.config.patch(activation_memory_budget=memory_budget):
-        return min_cut_rematerialization_partition(
-            module, inputs, compiler="inductor", num_fwd_outputs=num_fwd_outputs, **kwargs
-        )
-
-
-def compile_eager(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memory_budget: float) -> Compiled:
-    """Rewrite the joint graph of `gm`, partition it and run both halves op by op."""
-
-    def rewrite_and_partition(joint: GraphModule, joint_inputs: Sequence[Any], **kwargs: Any) -> Any:
-        rewritten = GraphModule(joint, rewrite(joint, joint_inputs))
-        return partition(rewritten, joint_inputs, memory_budget=memory_budget, **kwargs)
-
-    def run_as_is(half: GraphModule, _: Sequence[Any]) -> Compiled:
-        return make_boxed_func(half.forward)
-
-    backend = aot_autograd(
-        fw_compiler=run_as_is,
-        bw_compiler=run_as_is,
-        partition_fn=rewrite_and_partition,
-        decompositions=decompositions(),
-    )
-    return backend(gm, inputs)
-
-
-def compile_inductor(
-    gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memory_budget: float, *, replayed: bool = False
-) -> Compiled:
-    """Rewrite the joint graph of `gm` before Inductor's own passes see it, and compile it.
-
-    Args:
-        gm: what Dynamo captured.
-        inputs: its inputs, fake.
-        rewrite: from the joint graph to the one to run.
-        memory_budget: share of the activations that the partitioner may save.
-        replayed: on a GPU, record each size as a CUDA graph and replay that.
-    """
-
-    def rewrite_in_place(graph: Graph) -> None:
-        owner = graph.owning_module
-        assert owner is not None, "a joint graph belongs to a module"
-        new = rewrite(owner, [n.meta.get("val") for n in graph.nodes if n.op == "placeholder"])
-        for node in reversed(list(graph.nodes)):
-            graph.erase_node(node)
-        copies: dict[Any, Any] = {}
-        output = graph.graph_copy(new, copies)
-        graph.output(output).meta = dict(new.output_node().meta)
-
-    patches = {"joint_custom_pre_pass": rewrite_in_place, "triton.cudagraphs": replayed}
-    # A cached compilation would skip the rewriting, whose provenance the caller needs.
-    settings = {"activation_memory_budget": memory_budget, "enable_autograd_cache": False}
-    with torch._functorch.config.patch(settings):
-        compiled: Compiled = torch._inductor.compile_fx.compile_fx(
-            gm, list(inputs), config_patches=patches, decompositions=decompositions()
-        )  # type: ignore[assignment]
     return compiled
 
 

@@ -10,7 +10,7 @@ only where holding the gradients is faster still and holds less (docs/decisions/
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,12 +18,13 @@ from torch import Tensor
 from typing_extensions import assert_never
 
 from dpgraph.gradients.convolved import Convolved
+from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.gram import gram_share
 from dpgraph.gradients.outer import Outer
 from dpgraph.options import CompileOptions
 from dpgraph.sites.gradient import PerSampleGradient
 
-__all__ = ["plan_materialised"]
+__all__ = ["Choice", "Plan", "materialise_all", "plan_materialised"]
 
 # Operations that a device does in the time in which it moves a byte: 190 Gflop/s and 20 GB/s of two cores, 156 Tflop/s
 # and 2 TB/s of an A100 with TF32.
@@ -34,6 +35,8 @@ PRICE_OF_HELD = 1.0
 
 Choice = Mapping[str, tuple[bool, ...]]
 """For each parameter, which of its forms to materialise."""
+
+Plan = Callable[[Mapping[str, PerSampleGradient]], Choice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,11 @@ def plan_materialised(gradients: Mapping[str, PerSampleGradient], options: Compi
         case _:
             assert_never(options.norm_strategy)
     return {name: tuple((name, i) in chosen for i in range(len(g.forms))) for name, g in gradients.items()}
+
+
+def materialise_all(gradients: Mapping[str, PerSampleGradient]) -> Choice:
+    """Every per-sample gradient held as a tensor [B, *shape], those of tables too."""
+    return {name: tuple(not isinstance(form, Dense) for form in gradient.forms) for name, gradient in gradients.items()}
 
 
 def _price_within(products: Sequence[Alternatives], memory_budget: float) -> float:

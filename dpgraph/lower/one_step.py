@@ -1,0 +1,99 @@
+"""Run one step of a module on inputs like those of a call, to see what it allocates."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpgraph.errors import ArgumentError
+from dpgraph.memory.measure import measure_peak
+from dpgraph.torch_compat import FakeTensor, tree_leaves, tree_map
+
+__all__ = ["Example", "describe_call", "measure_one_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Like:
+    """A tensor without its values."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    exists: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """The arguments of a call, with a `Like` in the place of every tensor."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    targets: tuple[Any, ...]
+
+
+def describe_call(args: tuple[Any, ...], kwargs: Mapping[str, Any], targets: tuple[Any, ...]) -> Example:
+    """What a call was like; holds none of its tensors."""
+
+    def describe(x: Any) -> Any:
+        if not isinstance(x, Tensor):
+            return x
+        exists = not (x.is_meta or isinstance(x, FakeTensor))
+        return Like(tuple(x.shape), tuple(x.stride()), x.dtype, x.device, exists)
+
+    return Example(tree_map(describe, args), tree_map(describe, dict(kwargs)), tree_map(describe, targets))
+
+
+def measure_one_step(module: nn.Module, example: Example) -> int:
+    """Bytes at the peak of a forward and a backward of the sum of what the module returns, on zeros.
+
+    Gradients, random state and parameters are afterwards as they were before.
+
+    Raises:
+        ArgumentError: the call was of tensors that do not exist.
+    """
+    if not all(x.exists for x in tree_leaves((example.args, example.kwargs, example.targets)) if isinstance(x, Like)):
+        raise ArgumentError(
+            "the model was planned, on tensors without values",
+            why="what does not exist cannot be run, and so not measured",
+            fix="call dp_compile with the model itself",
+        )
+    args, kwargs, targets = (tree_map(_zeros, x) for x in (example.args, example.kwargs, example.targets))
+    further = {"targets": targets} if targets else {}
+
+    def step() -> object:
+        outputs = module(*args, **kwargs, **further)
+        differentiable = [x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.requires_grad]
+        torch.stack([x.sum().to(torch.float32) for x in differentiable]).sum().backward()
+        return outputs
+
+    parameters = list(module.parameters())
+    gradients = [p.grad for p in parameters]
+    device = parameters[0].device
+    buffers = [(b, b.clone()) for b in module.buffers()]
+    with torch.random.fork_rng(enabled=True), torch.enable_grad():
+        try:
+            _clear(parameters)
+            step()  # the first may still compile
+            _clear(parameters)
+            return measure_peak(step, device)
+        finally:
+            for p, gradient in zip(parameters, gradients, strict=True):
+                p.grad = gradient
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+
+
+def _clear(parameters: list[nn.Parameter]) -> None:
+    for p in parameters:
+        p.grad = None
+
+
+def _zeros(x: Any) -> Any:
+    if not isinstance(x, Like):
+        return x
+    made = torch.empty_strided(x.shape, x.stride, dtype=x.dtype, device=x.device)
+    return made.zero_()

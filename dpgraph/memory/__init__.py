@@ -1,0 +1,1 @@
+"""How many bytes are live when: read off the graphs, before anything runs."""

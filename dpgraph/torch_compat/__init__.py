@@ -1,0 +1,66 @@
+"""Everything that dpgraph takes from torch's private modules, in one place; written for torch 2.11 to 2.13."""
+
+from torch._dynamo.exc import BackendCompilerFailed, TorchDynamoException, UserError
+from torch._functorch._aot_autograd.descriptors import (
+    AOTInput,
+    AOTOutput,
+    GradAOTOutput,
+    InputMutationAOTOutput,
+    PlainAOTInput,
+    PlainAOTOutput,
+    TangentAOTInput,
+)
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.fx.experimental.symbolic_shapes import ConstraintViolationError, ShapeEnv
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
+from dpgraph.torch_compat.tracing import (
+    batch_marked,
+    capture_config,
+    chooses_kernel,
+    compile_separately,
+    current_fake_mode,
+    decompositions,
+    find_operators,
+    symbolic_fake,
+    trace,
+)
+
+__all__ = [
+    "AOTInput",
+    "AOTOutput",
+    "BackendCompilerFailed",
+    "ConstraintViolationError",
+    "FakeTensor",
+    "FakeTensorMode",
+    "GradAOTOutput",
+    "InputMutationAOTOutput",
+    "OpOverload",
+    "PlainAOTInput",
+    "PlainAOTOutput",
+    "ShapeEnv",
+    "TangentAOTInput",
+    "TorchDynamoException",
+    "UserError",
+    "batch_marked",
+    "capture_config",
+    "chooses_kernel",
+    "compile_eager",
+    "compile_inductor",
+    "compile_separately",
+    "current_fake_mode",
+    "decompositions",
+    "find_operators",
+    "partition",
+    "partition_for_inductor",
+    "schedule",
+    "symbolic_fake",
+    "trace",
+    "tree_flatten",
+    "tree_leaves",
+    "tree_map",
+    "tree_unflatten",
+    "unset_fake_temporarily",
+]

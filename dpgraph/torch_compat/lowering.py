@@ -1,0 +1,145 @@
+"""How graphs are split and run: the partitioner, Inductor, op by op."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch._functorch.config
+import torch._inductor.compile_fx
+import torch._inductor.debug
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch._aot_autograd.utils import make_boxed_func
+from torch._functorch.partitioners import min_cut_rematerialization_partition
+from torch._guards import TracingContext, tracing
+from torch._inductor.fx_passes.post_grad import view_to_reshape
+from torch._inductor.graph import GraphLowering
+from torch._inductor.virtualized import V
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx import Graph, GraphModule
+
+from dpgraph.torch_compat.tracing import decompositions
+
+__all__ = [
+    "compile_eager",
+    "compile_inductor",
+    "partition",
+    "partition_for_inductor",
+    "schedule",
+]
+
+Compiled = Callable[..., Any]
+Rewrite = Callable[[GraphModule, Sequence[Any]], Graph]
+
+
+def partition(
+    module: GraphModule, inputs: Sequence[Any], *, num_fwd_outputs: int, memory_budget: float, **kwargs: Any
+) -> tuple[GraphModule, GraphModule]:
+    """Split a joint graph into forward and backward by min-cut rematerialisation."""
+    with torch._functorch.config.patch(activation_memory_budget=memory_budget):
+        return min_cut_rematerialization_partition(
+            module, inputs, compiler="inductor", num_fwd_outputs=num_fwd_outputs, **kwargs
+        )
+
+
+def partition_for_inductor(
+    module: GraphModule, *, num_fwd_outputs: int, memory_budget: float
+) -> tuple[GraphModule, GraphModule]:
+    """Split a joint graph after Inductor's own passes over it, as `compile_inductor` has it done."""
+    inputs = _placeholder_values(module)
+    with _inside_inductor(inputs), torch._functorch.config.patch(activation_memory_budget=memory_budget):
+        return torch._inductor.compile_fx.partition_fn(module, inputs, num_fwd_outputs=num_fwd_outputs)
+
+
+def schedule(half: GraphModule, *, is_backward: bool) -> GraphLowering:
+    """What Inductor would make of a forward or a backward: its kernels in order, before any code is written.
+
+    The module is changed. `result.scheduler.nodes` are the kernels. The steps are those of
+    `torch._inductor.compile_fx._InProcessFxCompile`, up to the scheduler.
+    """
+    inputs = _placeholder_values(half)
+    half.graph.output_node().meta["user_visible_output_idxs"] = []
+    view_to_reshape(half)
+    with torch.no_grad():
+        mode = torch._inductor.compile_fx.fake_tensor_prop(half, inputs)
+    with _inside_inductor(inputs):
+        torch._inductor.compile_fx._recursive_post_grad_passes(half, is_inference=False)
+    with V.set_fake_mode(mode), V.set_debug_handler(torch._inductor.debug.DebugContext()):
+        graph = GraphLowering(
+            half, example_inputs=inputs, shape_env=mode.shape_env, is_backward=is_backward, get_decomp_fn=decompositions
+        )
+        with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
+            graph.run(*inputs)
+            graph.init_wrapper_code()
+            graph._update_scheduler()
+    return graph
+
+
+@contextmanager
+def _inside_inductor(inputs: Sequence[Any]) -> Iterator[None]:
+    """What is set while Inductor compiles a graph of these fake values."""
+    mode = next(x.fake_mode for x in inputs if isinstance(x, FakeTensor))
+    with mode, tracing(TracingContext(mode)), V.set_fake_mode(mode):
+        yield
+
+
+def _placeholder_values(module: GraphModule) -> list[Any]:
+    return [node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")]
+
+
+def compile_eager(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memory_budget: float) -> Compiled:
+    """Rewrite the joint graph of `gm`, partition it and run both halves op by op."""
+
+    def rewrite_and_partition(joint: GraphModule, joint_inputs: Sequence[Any], **kwargs: Any) -> Any:
+        rewritten = GraphModule(joint, rewrite(joint, joint_inputs))
+        return partition(rewritten, joint_inputs, memory_budget=memory_budget, **kwargs)
+
+    def run_as_is(half: GraphModule, _: Sequence[Any]) -> Compiled:
+        return make_boxed_func(half.forward)
+
+    backend = aot_autograd(
+        fw_compiler=run_as_is,
+        bw_compiler=run_as_is,
+        partition_fn=rewrite_and_partition,
+        decompositions=decompositions(),
+    )
+    return backend(gm, inputs)
+
+
+def compile_inductor(
+    gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memory_budget: float, *, replayed: bool = False
+) -> Compiled:
+    """Rewrite the joint graph of `gm` before Inductor's own passes see it, and compile it.
+
+    Args:
+        gm: what Dynamo captured.
+        inputs: its inputs, fake.
+        rewrite: from the joint graph to the one to run.
+        memory_budget: share of the activations that the partitioner may save.
+        replayed: on a GPU, record each size as a CUDA graph and replay that.
+    """
+
+    def rewrite_in_place(graph: Graph) -> None:
+        owner = graph.owning_module
+        assert owner is not None, "a joint graph belongs to a module"
+        captured = GraphModule(owner, _copy_into(Graph(), graph))  # what is captured outlives this graph
+        new = rewrite(captured, _placeholder_values(captured))
+        for node in reversed(list(graph.nodes)):
+            graph.erase_node(node)
+        _copy_into(graph, new)
+
+    patches = {"joint_custom_pre_pass": rewrite_in_place, "triton.cudagraphs": replayed}
+    # A cached compilation would skip the rewriting, whose provenance the caller needs.
+    settings = {"activation_memory_budget": memory_budget, "enable_autograd_cache": False}
+    with torch._functorch.config.patch(settings):
+        compiled: Compiled = torch._inductor.compile_fx.compile_fx(
+            gm, list(inputs), config_patches=patches, decompositions=decompositions()
+        )  # type: ignore[assignment]
+    return compiled
+
+
+def _copy_into(graph: Graph, other: Graph) -> Graph:
+    """Append the nodes of another graph, its output with them."""
+    output = graph.graph_copy(other, {})
+    graph.output(output).meta = dict(other.output_node().meta)
+    return graph
