@@ -7,7 +7,6 @@ wrapper does on top, handing freed memory to a later buffer of the same size, ne
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from types import MappingProxyType
 from typing import Any
 
@@ -18,9 +17,6 @@ from dpgraph.memory.program import Allocation, Kernel, Program
 from dpgraph.torch_compat import schedule, tree_leaves
 
 __all__ = ["run_by_inductor"]
-
-# Layouts of buffers whose memory is another one's, or nobody's.
-NOT_OWN = ("NoneLayout", "MultiOutputLayout", "MutationLayoutSHOULDREMOVE")
 
 
 def run_by_inductor(half: GraphModule, *, is_backward: bool, donated: frozenset[str] = frozenset()) -> Program:
@@ -60,12 +56,11 @@ class _Reading:
 
     def program(self, names: list[str | None]) -> Program:
         """`names`: what the graph returned before Inductor took it, in order."""
-        launches = list(_launches(self.graph.scheduler.nodes))
-        kernels = [_kernel(launch) for launch in launches]
-        for position, (launch, kernel) in enumerate(zip(launches, kernels, strict=True)):
-            for node in launch:
-                self._run(position, node, kernel)
-        end = len(launches) - 1
+        nodes = self.graph.scheduler.nodes
+        kernels = [self._kernel(node) for node in nodes]
+        for position, (node, kernel) in enumerate(zip(nodes, kernels, strict=True)):
+            self._run(position, node, kernel)
+        end = len(nodes) - 1
         outputs = [self._output_name(x) for x in self.graph.graph_outputs]
         storage = {
             name: self._base(buffer)
@@ -83,6 +78,11 @@ class _Reading:
             overwrites=MappingProxyType(self.overwrites),
         )
 
+    def _kernel(self, node: Any) -> Kernel:
+        origins = [o for sub in node.get_nodes() if sub.node is not None for o in sub.node.get_origins()]
+        modules = [m for o in origins if (m := find_module(o)) is not None]
+        return Kernel(node.get_name(), modules[-1] if modules else "", frozenset(o.name for o in origins))
+
     def _run(self, position: int, node: Any, kernel: Kernel) -> None:
         for sub in node.get_nodes():
             for out in sub.get_outputs():
@@ -96,7 +96,7 @@ class _Reading:
     def _make(self, position: int, node: Any, sub: Any, out: Any, module: str) -> None:
         name, buffer = out.get_name(), out.node
         kind = type(buffer.layout).__name__
-        if name in self.graph.removed_buffers or self._lives_within(node, sub, out):
+        if name in self.graph.removed_buffers or self._lives_within(node, out):
             return
         if name in self.graph.scheduler.mutation_real_name:
             self.base[name] = self.graph.scheduler.mutation_real_name[name]
@@ -133,20 +133,12 @@ class _Reading:
         self.made[name] = Allocation(size, module, position, position)
         self.last[name] = position
 
-    def _lives_within(self, node: Any, sub: Any, out: Any) -> bool:
-        """Whether a fused kernel alone reads what one of its parts writes: then it is never stored.
-
-        Of loops that share their outer levels alone, each is a kernel of its own in this; between them only a row of
-        the innermost level is kept in a scratch buffer, as `CppScheduling.codegen_outer_loop_node` has it.
-        """
-        if len(node.get_nodes()) == 1 or out.get_mutations():
+    def _lives_within(self, node: Any, out: Any) -> bool:
+        """Whether a fused kernel alone reads what one of its parts writes: then it is never stored."""
+        if len(node.get_nodes()) == 1:
             return False
-        loops = node.get_outer_nodes() if hasattr(node, "get_outer_nodes") else [node]
-        own = next(loop for loop in loops if sub in loop.get_nodes())
-        if _reads_alone(own, out):
-            return True
-        rows = all(_depth(loop) == node.outer_loop_fusion_depth + 1 for loop in loops) if len(loops) > 1 else False
-        return rows and _reads_alone(node, out) and not sub.is_reduction() and _is_contiguous(out.node.get_layout())
+        parts = {sub.get_name() for sub in node.get_nodes()}
+        return all(user.node.get_name() in parts for user in out.users) and not out.get_mutations()
 
     def _dying(self, sub: Any, out: Any) -> Iterator[str]:
         """What a kernel may overwrite with one of its results, as `decide_inplace_update` has it."""
@@ -159,7 +151,7 @@ class _Reading:
             if before is not None:
                 left = [u for u in before.users if u.node.get_name() not in self.done]
                 may = len(left) == 1 and left[0].can_inplace and left[0].node is sub and name in self.made
-                may = may and self._one_index(sub, before) and type(before.node.layout).__name__ not in NOT_OWN
+                may = may and self._one_index(sub, before)
             else:
                 readers = [n for n in self.graph.scheduler.nodes if read.name in n.used_buffer_names()]
                 may = read.name in self.donated and readers[-1] is self.graph.scheduler.get_fused_node(sub)
@@ -187,47 +179,3 @@ class _Reading:
 
     def _output_name(self, output: Any) -> str | None:
         return output.get_name() if output.has_tensor_output() else None
-
-
-def _launches(nodes: list[Any]) -> Iterator[list[Any]]:
-    """What is launched together: on CPU all loops up to the next external kernel are one function.
-
-    It is called when everything that it writes was made, and what it read last is dropped after it, as
-    `CppScheduling.flush` has it.
-    """
-    for together, found in groupby(nodes, lambda n: not n.is_extern() and _device(n) in ("cpu", None)):
-        group = list(found)
-        yield from [group] if together else ([node] for node in group)
-
-
-def _device(node: Any) -> str | None:
-    device = node.get_device()
-    return None if device is None else str(device.type)
-
-
-def _kernel(launch: list[Any]) -> Kernel:
-    parts = [sub for node in launch for sub in node.get_nodes() if sub.node is not None]
-    origins = [o for sub in parts for o in sub.node.get_origins()]
-    modules = [m for o in origins if (m := find_module(o)) is not None]
-    name = f"{launch[0].get_name()} to {launch[-1].get_name()}" if len(launch) > 1 else launch[0].get_name()
-    return Kernel(name, modules[-1] if modules else "", frozenset(o.name for o in origins))
-
-
-def _reads_alone(node: Any, out: Any) -> bool:
-    parts = {sub.get_name() for sub in node.get_nodes()}
-    return all(user.node.get_name() in parts for user in out.users)
-
-
-def _depth(loop: Any) -> int:
-    """How many levels a nest of loops has."""
-    _, (levels, reduced) = max(loop.get_nodes(), key=lambda sub: bool(sub.is_reduction())).group
-    return len(levels) + len(reduced)
-
-
-def _is_contiguous(layout: Any) -> bool:
-    expected: Any = 1
-    strides: list[Any] = []
-    for size in reversed(layout.size):
-        strides.insert(0, expected)
-        expected = expected * size
-    return all(size == 1 or a == b for size, a, b in zip(layout.size, layout.stride, strides, strict=True))
