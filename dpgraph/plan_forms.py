@@ -13,12 +13,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from typing_extensions import assert_never
 
 from dpgraph.gradients.convolved import Convolved
 from dpgraph.gradients.dense import Dense
+from dpgraph.gradients.ghost_norm import KERNEL_SHARE, kernel_serves, size_hint
 from dpgraph.gradients.gram import gram_share
 from dpgraph.gradients.outer import Outer
 from dpgraph.options import CompileOptions
@@ -135,7 +135,9 @@ def _alternatives(form: Outer | Convolved) -> Alternatives:
     making = 2 * positions * gradients
     if groups == 1:
         pairs = batch * positions**2
-        norm, between = 2 * pairs * gram_share(positions) * (rows + columns), 4 * pairs
+        by_kernel = kernel_serves(positions, first)
+        share, between = (KERNEL_SHARE, 0) if by_kernel else (gram_share(positions), 4 * pairs)
+        norm = 2 * pairs * share * (rows + columns)
     else:
         norm, between = making, 2 * gradients
     flops_per_byte = FLOPS_PER_BYTE.get(first.device.type, OTHER_DEVICE)
@@ -147,8 +149,7 @@ def _alternatives(form: Outer | Convolved) -> Alternatives:
 
 
 def _sizes(x: Tensor) -> list[int]:
-    """Sizes as they were when the graph was captured: a choice of speed must not become a guard."""
-    return [size.node.hint if isinstance(size, torch.SymInt) else size for size in x.shape]
+    return [size_hint(size) for size in x.shape]
 
 
 def _numel(x: Tensor) -> int:

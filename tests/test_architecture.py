@@ -13,6 +13,7 @@ MAX_LINES = 300
 # Every subpackage, with what it must not import: modules of dpgraph, or of torch.
 FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "dpgraph.gradients": ("torch.fx", "dpgraph.passes", "dpgraph.provenance", "dpgraph.sites", "dpgraph.capture"),
+    "dpgraph.kernels": ("torch.fx", "dpgraph"),
     "dpgraph.provenance": ("dpgraph.passes", "dpgraph.gradients", "dpgraph.sites", "dpgraph.lower", "dpgraph.report"),
     "dpgraph.passes": ("dpgraph.inspect", "dpgraph.memory", "dpgraph.report", "dpgraph.lower"),
     "dpgraph.memory": ("dpgraph.report", "dpgraph.lower"),

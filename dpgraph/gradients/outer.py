@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.forms import Form, mask_samples
-from dpgraph.gradients.gram import gram_dot, gram_norm_sq
+from dpgraph.gradients.ghost_norm import ghost_norm_sq
+from dpgraph.gradients.gram import gram_dot
 
 __all__ = ["Outer"]
 
@@ -27,7 +28,7 @@ class Outer(Form):
 
     def norm_sq(self) -> Tensor:
         # sum_{s,t} (u_s . u_t) (v_s . v_t)
-        return gram_norm_sq(self.u, self.v)
+        return ghost_norm_sq(self.u, self.v)
 
     def dot(self, other: Form) -> Tensor:
         match other:

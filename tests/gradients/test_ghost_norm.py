@@ -1,0 +1,152 @@
+"""The operator of the ghost norm is the plain sum over pairs of positions, and is for long samples on a GPU."""
+
+import pytest
+import torch
+from torch import nn
+
+from dpgraph import CompileOptions
+from dpgraph.gradients import ghost_norm
+from dpgraph.gradients.ghost_norm import KERNEL_FROM, REFERENCE_BLOCK, blocked_norm_sq, kernel_serves
+from dpgraph.gradients.gram import gram_dot
+from dpgraph.gradients.outer import Outer
+from dpgraph.plan_forms import plan_materialised
+from dpgraph.sites.gradient import PerSampleGradient
+from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, symbolic_fake, trace
+from tests.programs.exact import check_exact
+
+OPERATOR = torch.ops.dpgraph.ghost_norm_sq
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(ghost_norm, "REFERENCE_BLOCK", 8)
+
+
+@pytest.fixture
+def with_kernel(monkeypatch):
+    """As on a machine that has one."""
+    monkeypatch.setattr(ghost_norm, "HAS_KERNEL", True)
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 3])
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 37])
+def test_blocks_of_positions_are_the_plain_sum(length, num_samples, small_blocks):
+    u = torch.randn(num_samples, length, 3, dtype=torch.float64)
+    v = torch.randn(length, num_samples, 4, dtype=torch.float64).transpose(0, 1)
+    found = OPERATOR(u, v)
+    assert found.shape == (num_samples,)
+    torch.testing.assert_close(found, gram_dot(u, u, v, v))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_added_up_in_float32(dtype, small_blocks):
+    ones = torch.full((2, 20, 4), 30.0, dtype=dtype)
+    found = OPERATOR(ones, ones)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, torch.full((2,), (20 * 900.0) ** 2 * 16))
+
+
+def test_what_is_not_finite_stays_in_its_sample(small_blocks):
+    u, v = torch.randn(3, 20, 3), torch.randn(3, 20, 4)
+    u[1, 3, 0] = float("nan")
+    found = OPERATOR(u, v)
+    assert found[1].isnan()
+    torch.testing.assert_close(found[::2], gram_dot(u, u, v, v)[::2])
+
+
+def test_no_square_of_a_long_sample_is_held():
+    largest = 0
+
+    class Watching(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            if function is torch.ops.aten.bmm.default:
+                largest = max(largest, result.numel())
+            return result
+
+    u = torch.randn(1, 3 * REFERENCE_BLOCK, 2)
+    with Watching():
+        blocked_norm_sq(u, u)
+    assert largest == REFERENCE_BLOCK**2
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 5), (1, 1), (0, 5)])
+def test_it_is_a_proper_operator(shape, dtype):
+    torch.library.opcheck(OPERATOR, (torch.randn(*shape, 3).to(dtype), torch.randn(*shape, 4).to(dtype)))
+
+
+@pytest.mark.inductor
+def test_it_goes_through_inductor_for_any_number_of_samples():
+    compiled = torch.compile(lambda u, v: OPERATOR(u * 2, v) + 1, fullgraph=True, dynamic=True)
+    for num_samples in (3, 5):
+        u, v = torch.randn(num_samples, 6, 3), torch.randn(num_samples, 6, 4)
+        torch.testing.assert_close(compiled(u, v), 4 * gram_dot(u, u, v, v) + 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "length", "dtype", "served"),
+    [
+        ("cuda", KERNEL_FROM, torch.float32, True),
+        ("cuda", KERNEL_FROM, torch.bfloat16, True),
+        ("cuda", KERNEL_FROM - 1, torch.float32, False),
+        ("cuda", KERNEL_FROM, torch.float64, False),
+        ("cpu", KERNEL_FROM, torch.float32, False),
+    ],
+)
+def test_the_kernel_is_for_long_samples_on_a_gpu(device, length, dtype, served, with_kernel):
+    with FakeTensorMode():
+        assert kernel_serves(length, torch.empty(1, device=device, dtype=dtype)) == served
+
+
+def test_there_is_no_kernel_without_triton(monkeypatch):
+    monkeypatch.setattr(ghost_norm, "HAS_KERNEL", False)
+    with FakeTensorMode():
+        assert not kernel_serves(KERNEL_FROM, torch.empty(1, device="cuda"))
+
+
+@pytest.mark.parametrize("symbolic", [0, 1], ids=["samples", "positions"])
+def test_a_graph_holds_one_node_and_no_guard(symbolic, with_kernel):
+    environment = ShapeEnv()
+    mode = FakeTensorMode(shape_env=environment)
+    of_u = symbolic_fake(mode, torch.empty(2, KERNEL_FROM, 3, device="meta"), symbolic)
+    with mode:
+        u, v = torch.empty_like(of_u, device="cuda"), of_u.new_empty(*of_u.shape[:2], 4, device="cuda")
+        guards = list(environment.guards)
+        traced = trace(lambda u, v: Outer(u, v).norm_sq(), [u, v])
+    calls = [node.target for node in traced.graph.nodes if node.op == "call_function"]
+    assert OPERATOR.default in calls
+    assert torch.ops.aten.bmm.default not in calls
+    assert environment.guards == guards
+
+
+@pytest.mark.parametrize("by_kernel", [True, False])
+def test_the_plan_knows_that_the_kernel_writes_no_gram_matrix(by_kernel, monkeypatch):
+    monkeypatch.setattr(ghost_norm, "HAS_KERNEL", by_kernel)
+    with FakeTensorMode():
+        form = Outer(torch.empty(8, 1024, 3300, device="cuda"), torch.empty(8, 1024, 3300, device="cuda"))
+    chosen = plan_materialised({"weight": PerSampleGradient((form,), ())}, CompileOptions())
+    assert chosen == {"weight": (not by_kernel,)}
+
+
+class Layers(nn.Module):
+    """Products over positions, and a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        self.convolution = nn.Conv1d(2, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, 3, T - 2] of x [B, T, 3]."""
+        return self.convolution(self.layers(x).mT)
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.inductor)])
+def test_training_with_the_operator_is_exact(backend, monkeypatch):
+    calls = []
+    monkeypatch.setattr(ghost_norm, "kernel_serves", lambda *_: calls.append(1) or True)
+    options = CompileOptions(backend=backend, norm_strategy="ghost")
+    check_exact(Layers().double(), torch.randn(3, 7, 3, dtype=torch.float64), options=options)
+    assert calls
