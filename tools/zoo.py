@@ -1,10 +1,13 @@
 """Measure every architecture of `tests/zoo` and write the table in docs/zoo.md: `python -m tools.zoo`.
 
 Takes about ten seconds a model. With names, only their rows are measured anew: `python -m tools.zoo GPT2 ViT`.
+`--jobs 2` measures two models at a time.
 """
 
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -32,9 +35,10 @@ over the samples; models that compute in float32 inside, whatever their paramete
 
 {summary}
 
-| model | parameters | Outer | Rows | Dense | vmap | error, or why it is refused | error with bitfit |
-| --- | ---: | ---: | ---: | ---: | ---: | --- | --- |
+| model | parameters | Outer | Convolved | Rows | Dense | vmap | error, or why it is refused | error with bitfit |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |
 """
+FORMS = ("Outer", "Convolved", "Rows", "Dense")
 
 
 def title(architecture: Architecture) -> str:
@@ -47,8 +51,8 @@ def line(architecture: Architecture, reason: str = "") -> str:
     full, bitfit = measure(architecture), measure(architecture, "bitfit")
     start = f"| {title(architecture)} | {full.num_parameters:,} |"
     if full.refusal:
-        return f"{start} | | | | refused: {reason or full.refusal} | {_outcome(bitfit)} |"
-    counts = " | ".join(str(full.forms.get(kind, 0)) for kind in ("Outer", "Rows", "Dense"))
+        return f"{start}{' |' * (len(FORMS) + 1)} refused: {reason or full.refusal} | {_outcome(bitfit)} |"
+    counts = " | ".join(str(full.forms.get(kind, 0)) for kind in FORMS)
     return f"{start} {counts} | {full.num_fallbacks + bitfit.num_fallbacks} | {_outcome(full)} | {_outcome(bitfit)} |"
 
 
@@ -64,10 +68,10 @@ def summarise(lines: list[str]) -> str:
     """How many are exact, how many are refused, and the share of operators that were mapped by vmap."""
     rows = [[cell.strip() for cell in text.split("|")[1:-1]] for text in lines]
     own = {a.name for a in OWN}
-    exact = [row for row in rows if "refused" not in row[6]]
+    exact = [row for row in rows if "refused" not in row[-2]]
     num_own = sum(row[0].removesuffix(" *") in own for row in exact)
-    num_forms = sum(int(cell) for row in exact for cell in row[2:5])
-    num_fallbacks = sum(int(row[5]) for row in exact)
+    num_forms = sum(int(cell) for row in exact for cell in row[2:-3])
+    num_fallbacks = sum(int(row[-3]) for row in exact)
     return (
         f"{len(exact) - num_own} architectures of transformers and {num_own} of our own are exact, "
         f"{len(rows) - len(exact)} are refused. Of {num_forms:,} forms {num_fallbacks} "
@@ -75,22 +79,34 @@ def summarise(lines: list[str]) -> str:
     )
 
 
-def main(names: Annotated[list[str] | None, typer.Argument(help="Parts of names; all by default.")] = None) -> None:
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="Parts of names; all by default.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+) -> None:
     """Measure, and write the table, row by row: what was measured before an interruption stays."""
+    every = [*ZOO, *NIGHTLY, *(refusal.architecture for refusal in REFUSED)]
+    rows = _written(every) if names else {}
+    wanted = [i for i, a in enumerate(every) if a.name not in rows or any(name in a.name for name in names or ())]
+    spawned = get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=spawned) as workers:
+        for finished in as_completed([workers.submit(_measured, i) for i in wanted]):
+            name, row, seconds = finished.result()
+            rows[name] = row
+            print(f"{seconds:5.1f} s {row}", flush=True)
+            lines = [rows[a.name] for a in every if a.name in rows]
+            TABLE.write_text(HEAD.format(summary=summarise(lines)) + "\n".join(lines) + "\n", "utf-8")
+
+
+def _measured(i: int) -> tuple[str, str, float]:
+    """Name and row of one architecture, and the seconds that it took; runs in a worker."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     transformers_logging.set_verbosity_error()
-    every = [*ZOO, *NIGHTLY, *(refusal.architecture for refusal in REFUSED)]
+    architecture = [*ZOO, *NIGHTLY, *(refusal.architecture for refusal in REFUSED)][i]
     reasons = {refusal.architecture.name: refusal.reason for refusal in REFUSED}
-    rows = _written(every) if names else {}
-    for architecture in every:
-        if architecture.name in rows and not any(name in architecture.name for name in names or ()):
-            continue
-        start = time.process_time()
-        rows[architecture.name] = line(architecture, reasons.get(architecture.name, ""))
-        print(f"{time.process_time() - start:5.1f} s {rows[architecture.name]}", flush=True)
-        lines = [rows[a.name] for a in every if a.name in rows]
-        TABLE.write_text(HEAD.format(summary=summarise(lines)) + "\n".join(lines) + "\n", "utf-8")
+    start = time.process_time()
+    row = line(architecture, reasons.get(architecture.name, ""))
+    return architecture.name, row, time.process_time() - start
 
 
 def _written(every: list[Architecture]) -> dict[str, str]:
