@@ -18,11 +18,12 @@ from typing_extensions import assert_never
 
 from dpgraph.gradients.convolved import Convolved
 from dpgraph.gradients.dense import Dense
-from dpgraph.gradients.ghost_norm import KERNEL_SHARE, kernel_serves, size_hint
+from dpgraph.gradients.ghost_norm import KERNEL_SHARE, kernel_serves
 from dpgraph.gradients.gram import gram_share
 from dpgraph.gradients.outer import Outer
 from dpgraph.options import CompileOptions
 from dpgraph.sites.gradient import PerSampleGradient
+from dpgraph.torch_compat import size_hint
 
 __all__ = ["Choice", "Plan", "materialise_all", "plan_materialised"]
 

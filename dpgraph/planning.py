@@ -1,6 +1,7 @@
 """Plan the memory of a model without running it, and without room for it."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -68,8 +69,7 @@ def plan(
 
     memo = {id(x): fake(x) for x in (*model.parameters(), *model.buffers())}
     planned = copy.deepcopy(model, memo)
-    eager = CompileOptions("eager", chosen.norm_strategy, chosen.memory_budget)
-    private = dp_compile(planned, mode, options=eager, **arguments)
+    private = dp_compile(planned, mode, options=replace(chosen, backend="eager"), **arguments)
     with fakes:
         call = tree_map(fake, inputs)
         private(**call) if isinstance(call, dict) else private(*call)

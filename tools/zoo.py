@@ -38,6 +38,7 @@ over the samples; models that compute in float32 inside, whatever their paramete
 | model | parameters | Outer | Convolved | Rows | Dense | vmap | error, or why it is refused | error with bitfit |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |
 """
+EVERY = (*ZOO, *NIGHTLY, *(refusal.architecture for refusal in REFUSED))
 FORMS = ("Outer", "Convolved", "Rows", "Dense")
 
 
@@ -84,16 +85,15 @@ def main(
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
     """Measure, and write the table, row by row: what was measured before an interruption stays."""
-    every = [*ZOO, *NIGHTLY, *(refusal.architecture for refusal in REFUSED)]
-    rows = _written(every) if names else {}
-    wanted = [i for i, a in enumerate(every) if a.name not in rows or any(name in a.name for name in names or ())]
+    rows = _written() if names else {}
+    wanted = [i for i, a in enumerate(EVERY) if a.name not in rows or any(name in a.name for name in names or ())]
     spawned = get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawned) as workers:
         for finished in as_completed([workers.submit(_measured, i) for i in wanted]):
             name, row, seconds = finished.result()
             rows[name] = row
             print(f"{seconds:5.1f} s {row}", flush=True)
-            lines = [rows[a.name] for a in every if a.name in rows]
+            lines = [rows[a.name] for a in EVERY if a.name in rows]
             TABLE.write_text(HEAD.format(summary=summarise(lines)) + "\n".join(lines) + "\n", "utf-8")
 
 
@@ -102,18 +102,18 @@ def _measured(i: int) -> tuple[str, str, float]:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     transformers_logging.set_verbosity_error()
-    architecture = [*ZOO, *NIGHTLY, *(refusal.architecture for refusal in REFUSED)][i]
+    architecture = EVERY[i]
     reasons = {refusal.architecture.name: refusal.reason for refusal in REFUSED}
     start = time.process_time()
     row = line(architecture, reasons.get(architecture.name, ""))
     return architecture.name, row, time.process_time() - start
 
 
-def _written(every: list[Architecture]) -> dict[str, str]:
+def _written() -> dict[str, str]:
     """The rows that the table has, by name; what bears a star is not taken from it."""
     cells = [row.split("|", 2) for row in TABLE.read_text("utf-8").splitlines() if row.startswith("| ")]
     found = {first.strip().removesuffix(" *"): rest for _, first, rest in cells}
-    return {a.name: f"| {title(a)} |{found[a.name]}" for a in every if a.name in found}
+    return {a.name: f"| {title(a)} |{found[a.name]}" for a in EVERY if a.name in found}
 
 
 if __name__ == "__main__":

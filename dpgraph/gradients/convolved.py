@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dpgraph.gradients.dense import Dense
-from dpgraph.gradients.forms import Form, mask_samples
+from dpgraph.gradients.forms import Form, mask_samples, weigh_samples
 from dpgraph.gradients.outer import Outer
 
 __all__ = ["Convolved", "Geometry"]
@@ -51,9 +51,7 @@ class Convolved(Form):
 
     def weighted_sum(self, w: Tensor) -> Tensor:
         # the convolution's own backward, of w_b grad_b
-        grad = mask_samples(self.grad, w) * w.to(self.grad.dtype).reshape(-1, *[1] * (self.grad.ndim - 1))
-        image = mask_samples(self.image, w)
-        g = self.geometry
+        grad, image, g = weigh_samples(self.grad, w), mask_samples(self.image, w), self.geometry
         total: Tensor = torch.ops.aten.convolution_backward(
             grad.flatten(0, 1),
             image.flatten(0, 1),

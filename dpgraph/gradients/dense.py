@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dpgraph.gradients.forms import Form, accumulation_dtype, mask_samples
+from dpgraph.gradients.forms import Form, accumulation_dtype, weigh_samples
 
 __all__ = ["Dense"]
 
@@ -34,8 +34,7 @@ class Dense(Form):
 
     def weighted_sum(self, w: Tensor) -> Tensor:
         # sum_b w_b g_b
-        g = mask_samples(self.g, w)
-        return (g * w.to(g.dtype).reshape(-1, *[1] * (g.ndim - 1))).sum(0)
+        return weigh_samples(self.g, w).sum(0)
 
     def materialise(self) -> Tensor:
         return self.g

@@ -15,6 +15,7 @@ __all__ = [
     "materialise",
     "norm_sq_terms",
     "tensors_of",
+    "weigh_samples",
     "weighted_sum",
     "with_tensors",
 ]
@@ -103,3 +104,8 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 def mask_samples(x: Tensor, w: Tensor) -> Tensor:
     """x [B, ...] with zeros for the samples of weight 0: 0 * inf would be NaN for all of them."""
     return torch.where(w.reshape(-1, *[1] * (x.ndim - 1)) != 0, x, 0)
+
+
+def weigh_samples(x: Tensor, w: Tensor) -> Tensor:
+    """w_b x_b, of x's shape and dtype; zeros for the samples of weight 0, whatever they hold."""
+    return mask_samples(x, w) * w.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))

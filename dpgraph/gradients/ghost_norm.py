@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dpgraph.gradients.forms import accumulation_dtype
 from dpgraph.gradients.gram import gram_dot, gram_norm_sq
+from dpgraph.torch_compat import size_hint
 
 __all__ = [
     "HAS_KERNEL",
@@ -21,7 +22,6 @@ __all__ = [
     "blocked_norm_sq",
     "ghost_norm_sq",
     "kernel_serves",
-    "size_hint",
 ]
 
 # Positions from which on the kernel is taken. Of fewer, both Gram matrices of a sample are at most 8 MB in float32.
@@ -49,11 +49,6 @@ def kernel_serves(length: int, *operands: Tensor) -> bool:
     """Whether the norm of samples of so many positions is left to the kernel, which writes nothing of size [T, T]."""
     served = all(x.device.type == "cuda" and x.dtype in KERNEL_DTYPES for x in operands)
     return HAS_KERNEL and served and length >= KERNEL_FROM
-
-
-def size_hint(size: int | torch.SymInt) -> int:
-    """A size as it was when the graph was captured: a choice of speed must not become a guard."""
-    return size.node.hint if isinstance(size, torch.SymInt) else size
 
 
 def blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:

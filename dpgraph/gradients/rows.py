@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dpgraph.gradients.forms import Form, accumulation_dtype, mask_samples
+from dpgraph.gradients.forms import Form, accumulation_dtype, weigh_samples
 from dpgraph.gradients.outer import Outer
 
 __all__ = ["Rows"]
@@ -46,7 +46,7 @@ class Rows(Form):
 
     def weighted_sum(self, w: Tensor) -> Tensor:
         # sum_{b,t} w_b v_bt, added to row index_bt
-        v = mask_samples(self.v, w) * w.to(self.v.dtype).reshape(-1, 1, 1)
+        v = weigh_samples(self.v, w)
         table = v.new_zeros(self.num_rows, v.shape[-1])
         return table.index_put((self.index,), v, accumulate=True)
 

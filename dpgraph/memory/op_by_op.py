@@ -10,7 +10,7 @@ from torch.fx import Graph, Node
 
 from dpgraph.capture.place import find_module
 from dpgraph.memory.program import Allocation, Kernel, Program, bytes_of
-from dpgraph.torch_compat import tree_leaves
+from dpgraph.torch_compat import storage_of, tree_leaves
 
 __all__ = ["run_op_by_op"]
 
@@ -57,11 +57,11 @@ def _storages(node: Node, known: dict[Node, tuple[str, ...]]) -> Iterator[str]:
         tensors = [i for i, x in enumerate(source.meta["val"]) if isinstance(x, Tensor)]  # type: ignore[union-attr]
         yield known[source][tensors.index(index)]  # type: ignore[index, arg-type]
         return
-    owners = {_identity(x.meta["val"]): known[x][0] for x in node.all_input_nodes if _is_tensor(x) and known[x]}
+    owners = {storage_of(x.meta["val"]): known[x][0] for x in node.all_input_nodes if _is_tensor(x) and known[x]}
     results = [x for x in tree_leaves(node.meta.get("val")) if isinstance(x, Tensor)]
     for i, value in enumerate(results):
         own = node.name if len(results) == 1 else f"{node.name}[{i}]"
-        yield owners.get(_identity(value), own)
+        yield owners.get(storage_of(value), own)
 
 
 def _made(node: Node, names: tuple[str, ...]) -> Iterator[tuple[str, sympy.Expr]]:
@@ -75,7 +75,3 @@ def _made(node: Node, names: tuple[str, ...]) -> Iterator[tuple[str, sympy.Expr]
 
 def _is_tensor(node: Node) -> bool:
     return isinstance(node.meta.get("val"), Tensor)
-
-
-def _identity(value: Tensor) -> int:
-    return int(value.untyped_storage()._cdata)

@@ -15,7 +15,7 @@ from dpgraph.memory.op_by_op import run_op_by_op
 from dpgraph.memory.program import Program, bytes_of
 from dpgraph.memory.timeline import Buffer, Kind, Timeline
 from dpgraph.options import CompileOptions
-from dpgraph.torch_compat import partition, partition_for_inductor
+from dpgraph.torch_compat import partition, partition_for_inductor, size_hint, storage_of
 
 __all__ = ["Halves", "join", "predict", "run_backward", "run_forward", "split"]
 
@@ -93,7 +93,7 @@ def join(
     batch, values = _symbols(joint)
     resident = [(role, joint.nodes[name].meta["val"]) for name, role in joint.inputs.items()]
     tensors = [(role, x) for role, x in resident if isinstance(x, Tensor) and not isinstance(role, Tangent)]
-    sizes = {x.untyped_storage()._cdata: (role, bytes_of(x)) for role, x in tensors}
+    sizes = {storage_of(x): (role, bytes_of(x)) for role, x in tensors}
     return Timeline(
         kernels=tuple((k.name, k.module) for k in kernels),
         forward_steps=len(forward.kernels),
@@ -158,5 +158,5 @@ def _symbols(joint: JointGraph) -> tuple[int, Mapping[sympy.Symbol, int]]:
         sizes = [value] if isinstance(value, torch.SymInt) else [*getattr(value, "shape", ())]
         for size in sizes:
             if isinstance(size, torch.SymInt) and isinstance(size.node.expr, sympy.Symbol):
-                values[size.node.expr] = int(size.node.hint)
+                values[size.node.expr] = size_hint(size)
     return values.pop(joint.batch_symbol), MappingProxyType(values)

@@ -1,14 +1,13 @@
 """A forward or a backward as a list of kernels, with what each of them allocates and for how long."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sympy
 import torch
 from torch import Tensor
-from torch.fx import Node
 
-__all__ = ["Allocation", "Kernel", "Program", "bytes_of", "last_reads"]
+__all__ = ["Allocation", "Kernel", "Program", "bytes_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +71,6 @@ def bytes_of(value: Tensor) -> sympy.Expr:
             return sympy.Integer(0)
         reached = reached + (_expression(size) - 1) * _expression(stride)
     return sympy.expand(reached * value.element_size())
-
-
-def last_reads(readers: Mapping[Node, Sequence[int]]) -> dict[str, int]:
-    """Position of the last reader of each node; -1 for one that nobody reads."""
-    return {node.name: max(positions, default=-1) for node, positions in readers.items()}
 
 
 def _expression(size: int | torch.SymInt) -> sympy.Expr:

@@ -33,8 +33,9 @@ def insert_norms(
         def squared(*values: Tensor, gradient: PerSampleGradient = gradient) -> list[Tensor]:
             return norm_sq_terms(gradient(values))
 
-        terms += splice(new.graph, squared, [new.nodes[name] for name in gradient.operands])
-        columns += [group_of[parameter]] * (len(terms) - len(columns))
+        found = splice(new.graph, squared, [new.nodes[name] for name in gradient.operands])
+        terms += found
+        columns += [group_of[parameter]] * len(found)
 
     def norms(probe: Tensor, *terms: Tensor) -> Tensor:
         """sqrt of the sums of squares; a rounding error below 0 is 0, and NaN stays NaN."""

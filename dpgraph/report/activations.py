@@ -1,15 +1,15 @@
 """How many bytes a joint graph's forward keeps for its backward."""
 
+import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from dpgraph.capture.joint import JointGraph
 from dpgraph.capture.place import find_module
-from dpgraph.torch_compat import partition
+from dpgraph.torch_compat import partition, size_hint, storage_of
 
 __all__ = ["saved_activations"]
 
@@ -72,11 +72,8 @@ def _needed_for(outputs: Iterable[Node]) -> set[Node]:
 
 def _storage(node: Node) -> int:
     value = node.meta.get("val")
-    return value.untyped_storage()._cdata if isinstance(value, Tensor) else id(node)
+    return storage_of(value) if isinstance(value, Tensor) else id(node)
 
 
 def _bytes(value: Tensor) -> int:
-    numel = 1
-    for size in value.shape:
-        numel *= size.node.hint if isinstance(size, torch.SymInt) else size
-    return numel * value.element_size()
+    return math.prod(map(size_hint, value.shape)) * value.element_size()

@@ -24,6 +24,8 @@ from dpgraph.torch_compat.tracing import (
     current_fake_mode,
     decompositions,
     find_operators,
+    size_hint,
+    storage_of,
     symbolic_fake,
     trace,
 )
@@ -56,6 +58,8 @@ __all__ = [
     "partition",
     "partition_for_inductor",
     "schedule",
+    "size_hint",
+    "storage_of",
     "symbolic_fake",
     "trace",
     "tree_flatten",

@@ -33,6 +33,8 @@ __all__ = [
     "current_fake_mode",
     "decompositions",
     "find_operators",
+    "size_hint",
+    "storage_of",
     "symbolic_fake",
     "trace",
 ]
@@ -62,6 +64,16 @@ def symbolic_fake(mode: FakeTensorMode, x: Tensor, dim: int | None) -> Tensor:
     sizes = [DimDynamic.DYNAMIC if i == dim else DimDynamic.STATIC for i in range(x.ndim)]
     fake: Tensor = mode.from_tensor(x, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))
     return fake
+
+
+def size_hint(size: int | torch.SymInt) -> int:
+    """A size as it was when the graph was captured: a choice of speed must not become a guard."""
+    return int(size.node.hint) if isinstance(size, torch.SymInt) else size
+
+
+def storage_of(x: Tensor) -> int:
+    """What tensors that share memory have in common, fake ones too."""
+    return int(x.untyped_storage()._cdata)
 
 
 def trace(function: Callable[..., Any], values: Sequence[Any]) -> GraphModule:

@@ -5,6 +5,7 @@ import torch
 
 from dpgraph.gradients.gram import SMALLEST_BLOCK, gram_dot, gram_norm_sq
 from dpgraph.gradients.outer import Outer
+from tests.gradients.largest import LargestResult
 
 LONG = 2 * SMALLEST_BLOCK
 
@@ -37,17 +38,7 @@ def test_half_precision_is_added_up_in_float32(dtype):
 
 
 def test_no_square_of_a_long_sequence_is_held():
-    largest = 0
-
-    class Watching(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            if function is torch.ops.aten.bmm.default:
-                largest = max(largest, result.numel())
-            return result
-
     u = torch.randn(1, 16 * LONG, 2)
-    with Watching():
+    with LargestResult(torch.ops.aten.bmm.default) as largest:
         gram_norm_sq(u, u)
-    assert largest == (8 * LONG) ** 2
+    assert largest.numel == (8 * LONG) ** 2

@@ -1,32 +1,15 @@
 """No form makes a tensor that it could do without."""
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.forms import Form
 from dpgraph.gradients.outer import Outer
 from dpgraph.gradients.rows import Rows
+from tests.gradients.largest import LargestResult
 
 NUM_ROWS = 50
-
-
-class LargestResult(TorchDispatchMode):
-    """Notes how many elements the largest result of an operator has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            self.numel = max(self.numel, result.numel())
-        return result
 
 
 TABLE_GRADIENTS = [Dense(torch.randn(2, NUM_ROWS, 4)), Outer(torch.randn(2, 3, NUM_ROWS), torch.randn(2, 3, 4))]

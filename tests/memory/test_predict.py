@@ -11,6 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import dpgraph
 from dpgraph import ArgumentError, CompileOptions, dp_compile
+from dpgraph.memory.predict import predict
 from dpgraph.memory.timeline import Kind
 from tests.models.transformers_zoo import make_gpt2
 
@@ -171,3 +172,13 @@ def test_a_plan_of_a_model_that_exists_leaves_it_alone():
 def test_a_device_that_is_not_there_cannot_be_planned_for():
     with pytest.raises(ArgumentError, match="cuda"):
         dpgraph.plan(perceptron(), (torch.randn(10, 64),), device="cuda")
+
+
+@pytest.mark.inductor
+def test_norms_are_taken_as_early_as_they_can_be():
+    """Put off to the end of the backward, they would hold what they are made of: 1.2 times the ordinary peak."""
+    config = GPT2Config(n_layer=3, n_embd=128, n_head=2, n_positions=64, vocab_size=500, use_cache=False)
+    ids = torch.zeros(8, 64, dtype=torch.long)
+    report = dpgraph.plan(GPT2LMHeadModel(config), (ids,), mode="full", options=INDUCTOR)
+    ordinary = predict(report.source.rewriting.stages["captured"], INDUCTOR)
+    assert report.memory.peak() <= 1.1 * ordinary.peak()

@@ -40,13 +40,6 @@ class Precision(str, Enum):
     float64 = "float64"
 
 
-DTYPES = {
-    Precision.float32: torch.float32,
-    Precision.bfloat16: torch.bfloat16,
-    Precision.float64: torch.float64,
-}
-
-
 def run_apart(workload: Workload, variants: list[str], settings: Settings) -> WorkloadRecord:
     """Measure one model in a process of its own."""
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=quieten) as pool:
@@ -88,7 +81,7 @@ def main(
     console = Console(width=max(Console().width, 120), highlight=False)
     names = _chosen(variants, list(VARIANTS))
     limit = int(limit_gib * 2**30)
-    settings = Settings(rounds, steps, limit, torch.device(device), DTYPES[dtype], threads, memory)
+    settings = Settings(rounds, steps, limit, torch.device(device), getattr(torch, dtype.value), threads, memory)
     sizes = {"batch": batch, "length": length, "layers": layers, "width": width}
     changes = {name: size for name, size in sizes.items() if size is not None}
     environment = Environment.current(settings.device, settings.dtype, threads)

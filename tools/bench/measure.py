@@ -1,12 +1,12 @@
 """Time, memory and the largest batch of a step."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
+from dpgraph.memory.measure import measure_peak
 from tools.bench.models import Batch
 from tools.bench.variants import Trainer
 
@@ -70,29 +70,9 @@ def time_in_turns(
 def peak_bytes(trainer: Trainer, batch: Batch, device: torch.device) -> int:
     """Bytes that tensors made within a step hold at once, at most: gradients and activations, not the parameters.
 
-    On CUDA it is the allocator's own count, elsewhere the profiler's events of the allocator. Both count from the start
-    of the step, after what the last step left was dropped. It is taken of a second step, when all is compiled.
+    They count from the start of the step, after what the last step left was dropped. It is taken of a second step, when
+    all is compiled.
     """
     trainer.step(batch)
     trainer.clear()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        trainer.step(batch)
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        trainer.step(batch)
-    found = profiler.profiler
-    assert found is not None, "the profiler has run"
-    events = [e for e in found.kineto_results.events() if e.name() == "[memory]"]
-    return _highest([e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())])
-
-
-def _highest(changes: Sequence[int]) -> int:
-    held = peak = 0
-    for change in changes:
-        held += change
-        peak = max(peak, held)
-    return peak
+    return measure_peak(lambda: trainer.step(batch), device)

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from dpgraph.gradients.ghost_norm import HAS_KERNEL, blocked_norm_sq
 from dpgraph.gradients.gram import gram_norm_sq
-from tools.bench.measure import synchronise, time_in_turns
+from dpgraph.memory.measure import measure_peak
+from tools.bench.measure import time_in_turns
 from tools.bench.record import Environment
 
 __all__ = ["KernelRecord", "Measured", "Operands", "measure", "show"]
@@ -152,14 +153,7 @@ def _call(way: Way, u: Tensor, v: Tensor) -> Callable[[], None]:
 
 
 def _added_bytes(way: Way, u: Tensor, v: Tensor) -> int | None:
-    if u.device.type != "cuda":
-        return None
-    synchronise(u.device)
-    torch.cuda.reset_peak_memory_stats(u.device)
-    before = torch.cuda.memory_allocated(u.device)
-    way(u, v)
-    synchronise(u.device)
-    return torch.cuda.max_memory_allocated(u.device) - before
+    return measure_peak(lambda: way(u, v), u.device) if u.device.type == "cuda" else None
 
 
 def show(record: KernelRecord, console: Console) -> None:

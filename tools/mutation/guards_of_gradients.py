@@ -38,15 +38,15 @@ MUTANTS = (
     guard(
         "rows of a table are not masked",
         "gradients/rows.py",
-        "v = mask_samples(self.v, w) *",
-        "v = self.v *",
+        "v = weigh_samples(self.v, w)",
+        "v = self.v * w.to(self.v.dtype).reshape(-1, 1, 1)",
         NONFINITE,
     ),
     guard(
         "materialised gradients are not masked",
         "gradients/dense.py",
-        "g = mask_samples(self.g, w)",
-        "g = self.g",
+        "return weigh_samples(self.g, w).sum(0)",
+        "return (self.g * w.to(self.g.dtype).reshape(-1, *[1] * (self.g.ndim - 1))).sum(0)",
         NONFINITE,
     ),
     guard(
