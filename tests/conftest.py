@@ -7,6 +7,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+# Inductor refuses more where this is set: what passes here passes there.
+os.environ.setdefault("CI", "true")
+
 # Examples compile a model each, which is slow and of varying speed: no deadline.
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile(

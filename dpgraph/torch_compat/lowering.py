@@ -14,11 +14,12 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._guards import TracingContext, tracing
 from torch._inductor.fx_passes.post_grad import view_to_reshape
 from torch._inductor.graph import GraphLowering
+from torch._inductor.lowering import lowerings, make_fallback, require_contiguous
 from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule
 
-from dpgraph.torch_compat.tracing import decompositions
+from dpgraph.torch_compat.tracing import LEFT_WHOLE, decompositions
 
 __all__ = [
     "compile_eager",
@@ -57,6 +58,7 @@ def schedule(half: GraphModule, *, is_backward: bool) -> GraphLowering:
     The module is changed. `result.scheduler.nodes` are the kernels. The steps are those of
     `torch._inductor.compile_fx._InProcessFxCompile`, up to the scheduler.
     """
+    _run_whole()
     inputs = _placeholder_values(half)
     half.graph.output_node().meta["user_visible_output_idxs"] = []
     view_to_reshape(half)
@@ -65,14 +67,22 @@ def schedule(half: GraphModule, *, is_backward: bool) -> GraphLowering:
     with _inside_inductor(inputs):
         torch._inductor.compile_fx._recursive_post_grad_passes(half, is_inference=False)
     with V.set_fake_mode(mode), V.set_debug_handler(torch._inductor.debug.DebugContext()):
-        graph = GraphLowering(
-            half, example_inputs=inputs, shape_env=mode.shape_env, is_backward=is_backward, get_decomp_fn=decompositions
-        )
+        graph = GraphLowering(half, example_inputs=inputs, shape_env=mode.shape_env, is_backward=is_backward)
         with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
             graph.run(*inputs)
             graph.init_wrapper_code()
             graph._update_scheduler()
     return graph
+
+
+def _run_whole() -> None:
+    """Have Inductor run the operators that are left whole as they are, where it has no lowering of its own.
+
+    It would do so by itself, but refuses to where the variable CI is set, since it knows a decomposition.
+    """
+    for op in LEFT_WHOLE:
+        if op not in lowerings:
+            make_fallback(op, require_contiguous, warn=False, override_decomp=True)
 
 
 @contextmanager
@@ -128,6 +138,7 @@ def compile_inductor(
             graph.erase_node(node)
         _copy_into(graph, new)
 
+    _run_whole()
     patches = {"joint_custom_pre_pass": rewrite_in_place, "triton.cudagraphs": replayed}
     # A cached compilation would skip the rewriting, whose provenance the caller needs.
     settings = {"activation_memory_budget": memory_budget, "enable_autograd_cache": False}

@@ -26,6 +26,7 @@ from torch.fx.experimental.symbolic_shapes import (
 from dpgraph.decompositions import OWN_DECOMPOSITIONS
 
 __all__ = [
+    "LEFT_WHOLE",
     "batch_marked",
     "capture_config",
     "chooses_kernel",
@@ -47,15 +48,18 @@ def current_fake_mode() -> FakeTensorMode:
     return context.fake_mode
 
 
-def decompositions() -> dict[Any, Any]:
-    """Inductor's decompositions, with our own and without some.
+# A table's gradient would be torn into pieces; matrix products become others on CPU where the sizes are small, so that
+# the number of samples would decide.
+LEFT_WHOLE = (
+    torch.ops.aten.embedding_dense_backward.default,
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+)
 
-    Left whole are a table's gradient, which would be torn into pieces, and matrix products, which on CPU become others
-    where the sizes are small: the number of samples would decide.
-    """
-    table = dict(select_decomp_table())
-    for whole in (torch.ops.aten.embedding_dense_backward, torch.ops.aten.mm, torch.ops.aten.addmm):
-        table.pop(whole.default, None)
+
+def decompositions() -> dict[Any, Any]:
+    """Inductor's decompositions, with our own and without those of the operators that are left whole."""
+    table = {op: rule for op, rule in select_decomp_table().items() if op not in LEFT_WHOLE}
     return {**table, **OWN_DECOMPOSITIONS}
 
 
@@ -99,7 +103,22 @@ def capture_config() -> AbstractContextManager[Any]:
         allow_rnn=True, recompile_limit=RECOMPILE_LIMIT, ignore_logger_methods=ignored
     )
     stack.enter_context(settings)
+    stack.enter_context(_silenced(logging.getLogger("torch._dynamo.metrics_context")))
     return stack
+
+
+@contextmanager
+def _silenced(logger: logging.Logger) -> Iterator[None]:
+    """Torch 2.11 cannot write down for its statistics which functions are left out, and says so at each compilation."""
+
+    def drop(_: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(drop)
+    try:
+        yield
+    finally:
+        logger.removeFilter(drop)
 
 
 LOG_LEVELS = ("critical", "debug", "error", "exception", "fatal", "info", "log", "warn", "warning")
