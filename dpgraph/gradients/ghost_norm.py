@@ -2,8 +2,8 @@
 
 Letters: B samples, T positions, u [B, T, p], v [B, T, d].
 
-The kernel is behind an operator, `dpgraph::ghost_norm_sq`, so that a graph holds it as one node. On every other device
-the operator is its own reference.
+The operator `dpgraph::ghost_norm_sq` is one node of a graph. Behind it are a GPU's kernel, and for every other device
+the products by blocks, which compilers gain nothing by seeing: they only have more to compile.
 """
 
 from importlib.util import find_spec
@@ -39,10 +39,19 @@ if HAS_KERNEL:
 
 def ghost_norm_sq(u: Tensor, v: Tensor) -> Tensor:
     """sum_{s,t} (u_s . u_t) (v_s . v_t), [B], float32 or better."""
-    if not kernel_serves(size_hint(u.shape[1]), u, v):
+    length = u.shape[1]
+    if isinstance(length, int) and length == 1:
+        return _norm_sq(u) * _norm_sq(v)
+    if u.device.type != "cpu" and not kernel_serves(size_hint(length), u, v):
         return gram_norm_sq(u, v)
     found: Tensor = torch.ops.dpgraph.ghost_norm_sq(u, v)
     return found
+
+
+def _norm_sq(x: Tensor) -> Tensor:
+    """|x_b|^2, [B], of x [B, 1, *]."""
+    x = x.squeeze(1).to(accumulation_dtype(x.dtype))
+    return (x * x).sum(1)
 
 
 def kernel_serves(length: int, *operands: Tensor) -> bool:
@@ -53,7 +62,9 @@ def kernel_serves(length: int, *operands: Tensor) -> bool:
 
 def blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:
     """The same; it holds no more than the products of two blocks of positions at once, whatever T is."""
-    total = u.new_zeros(u.shape[0], dtype=accumulation_dtype(u.dtype))
+    dtype = accumulation_dtype(u.dtype)
+    u, v = u.to(dtype), v.to(dtype)
+    total = u.new_zeros(u.shape[0])
     blocks = list(zip(u.split(REFERENCE_BLOCK, 1), v.split(REFERENCE_BLOCK, 1), strict=True))
     for i, (u_i, v_i) in enumerate(blocks):
         total = total + gram_norm_sq(u_i, v_i)
@@ -72,7 +83,11 @@ def _fake_norm_sq(u: Tensor, _: Tensor) -> Tensor:
 
 
 _OPERATOR = torch.library.custom_op(
-    "dpgraph::ghost_norm_sq", blocked_norm_sq, mutates_args=(), schema="(Tensor u, Tensor v) -> Tensor"
+    "dpgraph::ghost_norm_sq",
+    blocked_norm_sq,
+    mutates_args=(),
+    schema="(Tensor u, Tensor v) -> Tensor",
+    tags=(torch.Tag.flexible_layout,),
 )
 _OPERATOR.register_fake(_fake_norm_sq)
 if HAS_KERNEL:

@@ -1,13 +1,13 @@
-"""The operator of the ghost norm is the plain sum over pairs of positions, and is for long samples on a GPU."""
+"""The operator of the ghost norm is the plain sum over pairs of positions; its kernel is for long samples on a GPU."""
 
 import pytest
 import torch
 from torch import nn
 
 from dpgraph import CompileOptions
-from dpgraph.gradients import ghost_norm
-from dpgraph.gradients.ghost_norm import KERNEL_FROM, REFERENCE_BLOCK, blocked_norm_sq, kernel_serves
-from dpgraph.gradients.gram import gram_dot
+from dpgraph.gradients import ghost_norm, outer
+from dpgraph.gradients.ghost_norm import KERNEL_FROM, REFERENCE_BLOCK, blocked_norm_sq, ghost_norm_sq, kernel_serves
+from dpgraph.gradients.gram import gram_dot, gram_norm_sq
 from dpgraph.gradients.outer import Outer
 from dpgraph.plan_forms import plan_materialised
 from dpgraph.sites.gradient import PerSampleGradient
@@ -97,13 +97,14 @@ def test_there_is_no_kernel_without_triton(monkeypatch):
         assert not kernel_serves(KERNEL_FROM, torch.empty(1, device="cuda"))
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("symbolic", [0, 1], ids=["samples", "positions"])
-def test_a_graph_holds_one_node_and_no_guard(symbolic, with_kernel):
+def test_a_graph_holds_one_node_and_no_guard(symbolic, device, with_kernel):
     environment = ShapeEnv()
     mode = FakeTensorMode(shape_env=environment)
     of_u = symbolic_fake(mode, torch.empty(2, KERNEL_FROM, 3, device="meta"), symbolic)
     with mode:
-        u, v = torch.empty_like(of_u, device="cuda"), of_u.new_empty(*of_u.shape[:2], 4, device="cuda")
+        u, v = torch.empty_like(of_u, device=device), of_u.new_empty(*of_u.shape[:2], 4, device=device)
         guards = list(environment.guards)
         traced = trace(lambda u, v: Outer(u, v).norm_sq(), [u, v])
     calls = [node.target for node in traced.graph.nodes if node.op == "call_function"]
@@ -134,10 +135,24 @@ class Layers(nn.Module):
         return self.convolution(self.layers(x).mT)
 
 
+@pytest.mark.parametrize("norm", [ghost_norm_sq, gram_norm_sq], ids=["operator", "products in the graph"])
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.inductor)])
-def test_training_with_the_operator_is_exact(backend, monkeypatch):
+def test_training_is_exact(backend, norm, monkeypatch):
+    """Devices without the operator have the products in the graph, CPUs can have them too."""
     calls = []
-    monkeypatch.setattr(ghost_norm, "kernel_serves", lambda *_: calls.append(1) or True)
+    monkeypatch.setattr(outer, "ghost_norm_sq", lambda u, v: calls.append(1) or norm(u, v))
     options = CompileOptions(backend=backend, norm_strategy="ghost")
     check_exact(Layers().double(), torch.randn(3, 7, 3, dtype=torch.float64), options=options)
     assert calls
+
+
+def test_of_one_position_the_graph_holds_the_closed_form():
+    u, v = torch.randn(3, 1, 4, dtype=torch.float64), torch.randn(3, 1, 2, dtype=torch.float64)
+    torch.testing.assert_close(ghost_norm_sq(u, v), (u.mT @ v).square().sum((1, 2)))
+    calls = [node.target for node in trace(ghost_norm_sq, [u, v]).graph.nodes if node.op == "call_function"]
+    assert not {OPERATOR.default, torch.ops.aten.bmm.default} & set(calls)
+
+
+def test_of_one_position_half_precision_is_added_up_in_float32():
+    ones = torch.full((2, 1, 400), 30.0, dtype=torch.float16)
+    torch.testing.assert_close(ghost_norm_sq(ones, ones), torch.full((2,), (400 * 900.0) ** 2))
