@@ -1,9 +1,9 @@
-"""The ghost norm, by the kernel of a GPU where a sample is long, by products of matrices elsewhere.
+"""The ghost norm: products of matrices in the graph, or one operator where a sample is long.
 
 Letters: B samples, T positions, u [B, T, p], v [B, T, d].
 
-The operator `dpgraph::ghost_norm_sq` is one node of a graph. Behind it are a GPU's kernel, and for every other device
-the products by blocks, which compilers gain nothing by seeing: they only have more to compile.
+The operator `dpgraph::ghost_norm_sq` is the kernel of a GPU, and on other devices products of blocks of positions: in
+neither is there anything of size [T, T].
 """
 
 from importlib.util import find_spec
@@ -13,24 +13,23 @@ from torch import Tensor
 
 from dpgraph.gradients.forms import accumulation_dtype
 from dpgraph.gradients.gram import gram_dot, gram_norm_sq
-from dpgraph.torch_compat import size_hint
 
 __all__ = [
     "HAS_KERNEL",
-    "KERNEL_FROM",
     "KERNEL_SHARE",
+    "LONG_FROM",
     "blocked_norm_sq",
     "ghost_norm_sq",
     "kernel_serves",
 ]
 
-# Positions from which on the kernel is taken. Of fewer, both Gram matrices of a sample are at most 8 MB in float32.
-KERNEL_FROM = 1024
+# Positions from which on a sample is long. Of fewer, both Gram matrices of a sample are at most 8 MB in float32.
+LONG_FROM = 1024
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Which share of all pairs of positions the kernel multiplies.
 KERNEL_SHARE = 1 / 2
-# Positions that the reference multiplies with as many others at once.
-REFERENCE_BLOCK = 1024
+# Positions that are multiplied with as many others at once where there is no kernel.
+BLOCK = 1024
 
 HAS_KERNEL = torch.backends.cuda.is_built() and find_spec("triton") is not None
 if HAS_KERNEL:
@@ -38,14 +37,15 @@ if HAS_KERNEL:
 
 
 def ghost_norm_sq(u: Tensor, v: Tensor) -> Tensor:
-    """sum_{s,t} (u_s . u_t) (v_s . v_t), [B], float32 or better."""
+    """sum_{s,t} (u_s . u_t) (v_s . v_t), [B], float32 or better.
+
+    A length that is symbolic may turn out to be long: it is left to the operator, so that it need not be guarded.
+    """
     length = u.shape[1]
-    if isinstance(length, int) and length == 1:
-        return _norm_sq(u) * _norm_sq(v)
-    if u.device.type != "cpu" and not kernel_serves(size_hint(length), u, v):
-        return gram_norm_sq(u, v)
-    found: Tensor = torch.ops.dpgraph.ghost_norm_sq(u, v)
-    return found
+    if not isinstance(length, int) or length >= LONG_FROM:
+        found: Tensor = torch.ops.dpgraph.ghost_norm_sq(u, v)
+        return found
+    return _norm_sq(u) * _norm_sq(v) if length == 1 else gram_norm_sq(u, v)
 
 
 def _norm_sq(x: Tensor) -> Tensor:
@@ -57,15 +57,20 @@ def _norm_sq(x: Tensor) -> Tensor:
 def kernel_serves(length: int, *operands: Tensor) -> bool:
     """Whether the norm of samples of so many positions is left to the kernel, which writes nothing of size [T, T]."""
     served = all(x.device.type == "cuda" and x.dtype in KERNEL_DTYPES for x in operands)
-    return HAS_KERNEL and served and length >= KERNEL_FROM
+    return HAS_KERNEL and served and length >= LONG_FROM
 
 
 def blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:
-    """The same; it holds no more than the products of two blocks of positions at once, whatever T is."""
+    """The same; beside its operands it holds the products of two blocks of positions, whatever B and T are."""
     dtype = accumulation_dtype(u.dtype)
-    u, v = u.to(dtype), v.to(dtype)
+    at_once = max(1, BLOCK**2 // max(1, u.shape[1]) ** 2)
+    parts = zip(u.split(at_once), v.split(at_once), strict=True)
+    return torch.cat([_blocked_norm_sq(u_part.to(dtype), v_part.to(dtype)) for u_part, v_part in parts])
+
+
+def _blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:
     total = u.new_zeros(u.shape[0])
-    blocks = list(zip(u.split(REFERENCE_BLOCK, 1), v.split(REFERENCE_BLOCK, 1), strict=True))
+    blocks = list(zip(u.split(BLOCK, 1), v.split(BLOCK, 1), strict=True))
     for i, (u_i, v_i) in enumerate(blocks):
         total = total + gram_norm_sq(u_i, v_i)
         for u_j, v_j in blocks[:i]:
@@ -74,8 +79,7 @@ def blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _on_gpu(u: Tensor, v: Tensor) -> Tensor:
-    served = u.dtype in KERNEL_DTYPES and v.dtype in KERNEL_DTYPES
-    return tiled_norm_sq(u, v) if served else blocked_norm_sq(u, v)
+    return tiled_norm_sq(u, v) if kernel_serves(u.shape[1], u, v) else blocked_norm_sq(u, v)
 
 
 def _fake_norm_sq(u: Tensor, _: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The operator of the ghost norm is the plain sum over pairs of positions; its kernel is for long samples on a GPU."""
+"""The ghost norm is the plain sum over pairs of positions: in the graph, or as an operator where a sample is long."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from dpgraph import CompileOptions
 from dpgraph.gradients import ghost_norm, outer
-from dpgraph.gradients.ghost_norm import KERNEL_FROM, REFERENCE_BLOCK, blocked_norm_sq, ghost_norm_sq, kernel_serves
+from dpgraph.gradients.ghost_norm import BLOCK, LONG_FROM, blocked_norm_sq, ghost_norm_sq, kernel_serves
 from dpgraph.gradients.gram import gram_dot, gram_norm_sq
 from dpgraph.gradients.outer import Outer
 from dpgraph.plan_forms import plan_materialised
@@ -20,7 +20,7 @@ OPERATOR = torch.ops.dpgraph.ghost_norm_sq
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(ghost_norm, "REFERENCE_BLOCK", 8)
+    monkeypatch.setattr(ghost_norm, "BLOCK", 8)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def with_kernel(monkeypatch):
     monkeypatch.setattr(ghost_norm, "HAS_KERNEL", True)
 
 
-@pytest.mark.parametrize("num_samples", [0, 1, 3])
+@pytest.mark.parametrize("num_samples", [0, 1, 3, 40])
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 37])
 def test_blocks_of_positions_are_the_plain_sum(length, num_samples, small_blocks):
     u = torch.randn(num_samples, length, 3, dtype=torch.float64)
@@ -56,10 +56,10 @@ def test_what_is_not_finite_stays_in_its_sample(small_blocks):
 
 
 def test_no_square_of_a_long_sample_is_held():
-    u = torch.randn(1, 3 * REFERENCE_BLOCK, 2)
+    u = torch.randn(2, 3 * BLOCK, 2)
     with LargestResult(torch.ops.aten.bmm.default) as largest:
         blocked_norm_sq(u, u)
-    assert largest.numel == REFERENCE_BLOCK**2
+    assert largest.numel == BLOCK**2
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -79,11 +79,11 @@ def test_it_goes_through_inductor_for_any_number_of_samples():
 @pytest.mark.parametrize(
     ("device", "length", "dtype", "served"),
     [
-        ("cuda", KERNEL_FROM, torch.float32, True),
-        ("cuda", KERNEL_FROM, torch.bfloat16, True),
-        ("cuda", KERNEL_FROM - 1, torch.float32, False),
-        ("cuda", KERNEL_FROM, torch.float64, False),
-        ("cpu", KERNEL_FROM, torch.float32, False),
+        ("cuda", LONG_FROM, torch.float32, True),
+        ("cuda", LONG_FROM, torch.bfloat16, True),
+        ("cuda", LONG_FROM - 1, torch.float32, False),
+        ("cuda", LONG_FROM, torch.float64, False),
+        ("cpu", LONG_FROM, torch.float32, False),
     ],
 )
 def test_the_kernel_is_for_long_samples_on_a_gpu(device, length, dtype, served, with_kernel):
@@ -94,15 +94,15 @@ def test_the_kernel_is_for_long_samples_on_a_gpu(device, length, dtype, served, 
 def test_there_is_no_kernel_without_triton(monkeypatch):
     monkeypatch.setattr(ghost_norm, "HAS_KERNEL", False)
     with FakeTensorMode():
-        assert not kernel_serves(KERNEL_FROM, torch.empty(1, device="cuda"))
+        assert not kernel_serves(LONG_FROM, torch.empty(1, device="cuda"))
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("symbolic", [0, 1], ids=["samples", "positions"])
-def test_a_graph_holds_one_node_and_no_guard(symbolic, device, with_kernel):
+def test_of_long_samples_a_graph_holds_one_node_and_no_guard(symbolic, device, with_kernel):
     environment = ShapeEnv()
     mode = FakeTensorMode(shape_env=environment)
-    of_u = symbolic_fake(mode, torch.empty(2, KERNEL_FROM, 3, device="meta"), symbolic)
+    of_u = symbolic_fake(mode, torch.empty(2, LONG_FROM, 3, device="meta"), symbolic)
     with mode:
         u, v = torch.empty_like(of_u, device=device), of_u.new_empty(*of_u.shape[:2], 4, device=device)
         guards = list(environment.guards)
@@ -135,10 +135,9 @@ class Layers(nn.Module):
         return self.convolution(self.layers(x).mT)
 
 
-@pytest.mark.parametrize("norm", [ghost_norm_sq, gram_norm_sq], ids=["operator", "products in the graph"])
+@pytest.mark.parametrize("norm", [OPERATOR, gram_norm_sq], ids=["operator", "products in the graph"])
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.inductor)])
 def test_training_is_exact(backend, norm, monkeypatch):
-    """Devices without the operator have the products in the graph, CPUs can have them too."""
     calls = []
     monkeypatch.setattr(outer, "ghost_norm_sq", lambda u, v: calls.append(1) or norm(u, v))
     options = CompileOptions(backend=backend, norm_strategy="ghost")
@@ -146,11 +145,22 @@ def test_training_is_exact(backend, norm, monkeypatch):
     assert calls
 
 
+def operators_of_norm(length: int) -> set:
+    """Operators of the graph of a ghost norm, of samples of that length."""
+    traced = trace(ghost_norm_sq, [torch.randn(3, length, 4), torch.randn(3, length, 2)])
+    return {node.target for node in traced.graph.nodes if node.op == "call_function"}
+
+
+def test_of_short_samples_the_graph_holds_the_products():
+    found = operators_of_norm(LONG_FROM - 1)
+    assert torch.ops.aten.bmm.default in found
+    assert OPERATOR.default not in found
+
+
 def test_of_one_position_the_graph_holds_the_closed_form():
     u, v = torch.randn(3, 1, 4, dtype=torch.float64), torch.randn(3, 1, 2, dtype=torch.float64)
     torch.testing.assert_close(ghost_norm_sq(u, v), (u.mT @ v).square().sum((1, 2)))
-    calls = [node.target for node in trace(ghost_norm_sq, [u, v]).graph.nodes if node.op == "call_function"]
-    assert not {OPERATOR.default, torch.ops.aten.bmm.default} & set(calls)
+    assert not {OPERATOR.default, torch.ops.aten.bmm.default} & operators_of_norm(1)
 
 
 def test_of_one_position_half_precision_is_added_up_in_float32():

@@ -18,7 +18,7 @@ from tools.bench.models import Sizes
 
 __all__ = ["Environment", "Ratio", "Record", "Result", "Status", "WorkloadRecord", "ratio"]
 
-LIBRARIES = ("torch", "transformers", "opacus", "fastDP")
+LIBRARIES = ("transformers", "opacus", "fastDP")
 
 
 class Status(str, Enum):
@@ -177,7 +177,8 @@ def _cpu_name() -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {name: found for name in LIBRARIES if (found := _version(name))}
+    """torch's says for what it was built, the others' are those of their packages."""
+    return {"torch": str(torch.__version__)} | {name: found for name in LIBRARIES if (found := _version(name))}
 
 
 def _version(library: str) -> str:
