@@ -111,7 +111,7 @@ def _one_sample(template: str, shared: list[Tensor], sizes: list[Any]) -> Callab
 def _map_over_samples(template: str, stacks: list[Tensor], shared: list[Tensor], sizes: list[int]) -> list[Tensor]:
     one = _one_sample(template, shared, sizes)
     # in the strides that the fake results have
-    return [x.clone(memory_format=torch.contiguous_format) for x in torch.func.vmap(one, randomness="error")(*stacks)]
+    return [x.clone(memory_format=torch.contiguous_format) for x in torch.func.vmap(one)(*stacks)]
 
 
 @_map_over_samples.register_fake

@@ -19,18 +19,6 @@ class Accepted:
 
 ACCEPTED: tuple[Accepted, ...] = (
     Accepted(
-        "The value says for the reader what is the default already.",
-        (
-            (
-                "dpgraph/gradients/fallback.py",
-                "_map_over_samples",
-                "return [x.clone(memory_format=torch.contiguous_format) for x in torch.func.vmap(one, "
-                'randomness="error")(*stacks)]',
-                'without `randomness="error"`',
-            ),
-        ),
-    ),
-    Accepted(
         "The result does not depend on the order of the two operands.",
         (
             (
