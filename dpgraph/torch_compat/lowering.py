@@ -1,5 +1,6 @@
 """How graphs are split and run: the partitioner, Inductor, op by op."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._functorch._aot_autograd.utils import make_boxed_func
 from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch._guards import TracingContext, tracing
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch._inductor.fx_passes.post_grad import view_to_reshape
 from torch._inductor.graph import GraphLowering
 from torch._inductor.lowering import lowerings, make_fallback, require_contiguous
@@ -19,6 +21,7 @@ from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule
 
+from dpgraph import decompositions as own_decompositions
 from dpgraph.torch_compat.tracing import LEFT_WHOLE, decompositions
 
 __all__ = [
@@ -128,25 +131,42 @@ def compile_inductor(
         memory_budget: share of the activations that the partitioner may save.
         replayed: on a GPU, record each size as a CUDA graph and replay that.
     """
+    _run_whole()
+    patches = {"joint_custom_pre_pass": _RewriteInPlace(rewrite), "triton.cudagraphs": replayed}
+    # Only what comes after the rewriting may be had from a cache: the caller needs the provenance that it finds.
+    settings = {"activation_memory_budget": memory_budget, "enable_autograd_cache": False}
+    with torch._functorch.config.patch(settings):
+        compiled: Compiled = torch._inductor.compile_fx.compile_fx(
+            gm, list(inputs), _compile_half, config_patches=patches, decompositions=decompositions()
+        )  # type: ignore[assignment]
+    return compiled
 
-    def rewrite_in_place(graph: Graph) -> None:
+
+def _compile_half(*args: Any, **kwargs: Any) -> Any:
+    """Inductor's compilation of a forward or a backward; decompositions are named there, as a cache's key needs it."""
+    if "get_decomp_fn" in kwargs:
+        kwargs["get_decomp_fn"] = decompositions
+    return torch._inductor.compile_fx.compile_fx_inner(*args, **kwargs)
+
+
+class _RewriteInPlace(CustomGraphPass):
+    """A rewrite as a pass of Inductor's; what becomes of its result may still be looked up in Inductor's cache."""
+
+    def __init__(self, rewrite: Rewrite) -> None:
+        self.rewrite = rewrite
+
+    def __call__(self, graph: Graph) -> None:
         owner = graph.owning_module
         assert owner is not None, "a joint graph belongs to a module"
         captured = GraphModule(owner, _copy_into(Graph(), graph))  # what is captured outlives this graph
-        new = rewrite(captured, _placeholder_values(captured))
+        new = self.rewrite(captured, _placeholder_values(captured))
         for node in reversed(list(graph.nodes)):
             graph.erase_node(node)
         _copy_into(graph, new)
 
-    _run_whole()
-    patches = {"joint_custom_pre_pass": rewrite_in_place, "triton.cudagraphs": replayed}
-    # A cached compilation would skip the rewriting, whose provenance the caller needs.
-    settings = {"activation_memory_budget": memory_budget, "enable_autograd_cache": False}
-    with torch._functorch.config.patch(settings):
-        compiled: Compiled = torch._inductor.compile_fx.compile_fx(
-            gm, list(inputs), config_patches=patches, decompositions=decompositions()
-        )  # type: ignore[assignment]
-    return compiled
+    def uuid(self) -> bytes:
+        """What is looked up is a forward or backward that is rewritten already: it depends on decompositions alone."""
+        return get_hash_for_files((inspect.getfile(own_decompositions), inspect.getfile(decompositions)))
 
 
 def _copy_into(graph: Graph, other: Graph) -> Graph:
