@@ -80,3 +80,13 @@ def test_a_result_that_is_missing_is_none():
     found = map_over_samples(aten.convolution_backward.default, (PerSampleTensor(grad), PerSampleTensor(x), *args), {})
     assert isinstance(found, tuple)
     assert [form is None for form in found] == [False, True, False]
+
+
+def test_results_have_the_strides_that_a_compiler_is_told():
+    x = torch.randn(4, 3, 2).mT
+    results = map_over_samples(aten.tanh.default, (PerSampleTensor(x),), {})
+    with FakeTensorMode() as mode:
+        told = map_over_samples(aten.tanh.default, (PerSampleTensor(mode.from_tensor(x)),), {})
+    assert isinstance(results, Dense)
+    assert isinstance(told, Dense)
+    assert results.g.stride() == told.g.stride()

@@ -102,6 +102,13 @@ def convolved(groups: int) -> Convolved:
     return Convolved(randn(3, 2, 4, 4), randn(3, 2, 2 * groups, 5), randn(4, 2, 2), geometry)
 
 
+@pytest.mark.parametrize(("groups", "products"), [(1, Outer), (2, Dense)])
+def test_a_convolution_without_groups_has_a_ghost_norm(groups: int, products: type[Form]) -> None:
+    form = convolved(groups)
+    assert isinstance(form.products(), products)
+    torch.testing.assert_close(form.products().norm_sq(), form.materialise().square().sum((1, 2, 3)))
+
+
 def vars_of(form: Form) -> list[Tensor]:
     named = (getattr(form, name) for name in ("g", "u", "v", "grad", "image") if hasattr(form, name))
     return [x for x in named if isinstance(x, Tensor)]
