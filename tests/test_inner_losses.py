@@ -51,6 +51,12 @@ WITH_LABELS = {
         lambda: {"input_ids": ids(B), "labels": classes(B, 6)},
         TOKENS,
     ),
+    "the next token": (
+        "GPT2LMHeadModel",
+        {**CAUSAL, **GPT},
+        lambda: {"input_ids": ids(B), "labels": ids(B)},
+        "loss_fn=functools.partial(dpgraph.losses.token_cross_entropy, shift=True)",
+    ),
     "a translation": ("T5ForConditionalGeneration", T5, lambda: {"input_ids": ids(B), "labels": ids(B, 4)}, TOKENS),
     "images": (
         "ViTForImageClassification",

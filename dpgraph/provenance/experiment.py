@@ -1,6 +1,7 @@
 """Hold a registered transfer rule against the operator itself: change one sample, and see what moves."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import sympy
@@ -59,14 +60,21 @@ def _others(value: Tensor, claim: Provenance, b: int) -> Tensor:
     return value.index_select(claim.axis, torch.tensor(kept, device=value.device))
 
 
+@contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """Those of one seed; the generator goes on afterwards from where it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
 class _Experiment:
     """Runs an op on random values, of which those of some samples are others."""
 
     def __init__(self, step: Step) -> None:
         self.step = step
-        generator = torch.Generator().manual_seed(0)
-        self.base = {x: self._draw(x, generator) for x in step.tensors}
-        self.other = {x: self._draw(x, generator) for x in step.tensors}
+        with _same_random_numbers():
+            self.base, self.other = ({x: self._draw(x) for x in step.tensors} for _ in range(2))
 
     def run(self, *changed: int) -> list[Tensor]:
         """The results, in float64, with the samples of these numbers changed."""
@@ -80,18 +88,17 @@ class _Experiment:
         node = self.step.node
         args, kwargs = tree_map(value_of, node.args), tree_map(value_of, node.kwargs)
         assert callable(node.target)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with _same_random_numbers():
             results = node.target(*args, **kwargs)
         several = results if isinstance(results, (tuple, list)) else (results,)
         return [torch.as_tensor(x, dtype=torch.float64) for x in several]
 
-    def _draw(self, x: Node, generator: torch.Generator) -> Tensor:
+    def _draw(self, x: Node) -> Tensor:
         like = x.meta["val"]
         shape = [int(self._number(size)) for size in like.shape]
         if like.dtype.is_floating_point:
-            return torch.randn(shape, generator=generator, dtype=like.dtype)
-        return torch.randint(0, 2, shape, generator=generator).to(like.dtype)
+            return torch.randn(shape, dtype=like.dtype)
+        return torch.randint(0, 2, shape).to(like.dtype)
 
     def _number(self, size: Any) -> sympy.Expr:
         """A size with a batch of three; other symbols are as they were at capture."""

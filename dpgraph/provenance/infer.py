@@ -48,7 +48,7 @@ def infer_provenance(joint: JointGraph, *, outer_power: int = 0) -> MappingProxy
         node -> Provenance, or a tuple of them for an op with several results.
     """
     known: dict[Node, Results] = {}
-    nodes = list(joint.graph.nodes)
+    nodes = [node for node in joint.graph.nodes if node.op != "output"]
     backward = [node for node in nodes if not _infer(joint, node, known)]
     for node in backward:
         if node.op == "placeholder":
@@ -60,8 +60,6 @@ def infer_provenance(joint: JointGraph, *, outer_power: int = 0) -> MappingProxy
 
 def _infer(joint: JointGraph, node: Node, known: dict[Node, Results]) -> bool:
     """Add what is known of a node; False if it needs a gradient from outside of which nothing is known yet."""
-    if node.op == "output":
-        return True
     if node.op == "placeholder":
         match joint.inputs[node.name]:
             case Sample(axis=axis):

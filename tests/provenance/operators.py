@@ -70,6 +70,13 @@ OPERATORS = [
     program("upsample", 0, lambda x: aten.upsample_nearest2d(x, [6, 6]), SMALL),
     program("grid sample", 0, lambda x, p: aten.grid_sampler_2d(x, p.tanh(), 0, 0, False), IMAGES, samples(B, 3, 3, 2)),
     program(
+        "grid sample of channels that are samples at rows of points that are",
+        "refused",
+        lambda x, p: aten.grid_sampler_2d(x, p.tanh(), 0, 0, False),
+        samples(2, B, 6, 6),
+        samples(2, B, 3, 2),
+    ),
+    program(
         "grid sample of volumes",
         0,
         lambda x, p: aten.grid_sampler_3d(x, p.tanh(), 0, 0, False),
@@ -83,6 +90,24 @@ OPERATORS = [
         CUBES,
         VOLUMES,
         samples(B, 2, 2, 2, 3),
+    ),
+    program("factors of matrices whose rows are samples", "refused", lambda x: torch.linalg.qr(x)[0], samples(3, B, 2)),
+    program("distances of shared points", 0, lambda x, w: torch.cdist(w, x), X, shared(1, 3, 5)),
+    program(
+        "distances of shared stacks of points", 0, lambda x, w: aten._cdist_forward(w, x, 2.0, 1), X, shared(1, 3, 5)
+    ),
+    program(
+        "written to the places of samples that the data decide",
+        "refused",
+        lambda x, i: x.new_zeros(x.shape[0], 5).index_put([i], x, accumulate=True),
+        samples(B, 5),
+        samples(B, integers=2),
+    ),
+    program(
+        "joined places in the batch",
+        "refused",
+        lambda x: torch.cat([torch.arange(x.shape[0]), torch.arange(x.shape[0])]),
+        X,
     ),
     program(
         "attention backward",

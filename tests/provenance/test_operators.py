@@ -14,7 +14,7 @@ from dpgraph.provenance import scale
 from dpgraph.provenance.lattice import Refused
 from dpgraph.provenance.registry import _TRANSFERS
 from dpgraph.provenance.rules import CREATIONS
-from tests.provenance.analysed import analyse
+from tests.provenance.analysed import B, Input, analyse, samples, shared
 from tests.provenance.operators import OPERATORS
 from tests.provenance.program import Program
 from tests.provenance.test_transfer import NUM_SAMPLES, PROGRAMS, check_claim, name_of, run
@@ -115,3 +115,16 @@ def test_every_operator_stands_in_a_program(met: set[str]) -> None:
     tables = {*_TRANSFERS, *CREATIONS, *scale.MEANS, *scale.PRODUCTS, *scale.QUOTIENTS, *scale.ADDED, *scale.LINEAR}
     named = {str(x) for x in tables if isinstance(x, torch._ops.OpOverload)}
     assert named - met - ELSEWHERE == set()
+
+
+@pytest.mark.parametrize(("lengths", "expected"), [(shared(3, integers=4), 0), (samples(B, integers=4), "refused")])
+def test_lengths_in_the_attention_of_gpus_are_of_the_whole_batch(lengths: Input, expected: Any) -> None:
+    """The operator has shapes here, if no kernel."""
+
+    def gradients(x: Any, row_maxima: Any, lengths: Any, seed: Any) -> Any:
+        op = torch.ops.aten._scaled_dot_product_flash_attention_backward
+        return op(x, x, x, x, x, row_maxima, lengths, lengths, 4, 4, 0.0, False, seed, seed)
+
+    inputs = [samples(B, 2, 4, 8), samples(B, 2, 4), lengths, shared(2, integers=4)]
+    found = analyse(gradients, inputs, NUM_SAMPLES, decomposed=False)
+    assert tuple(map(name_of, found)) == (expected,) * 3

@@ -65,6 +65,8 @@ PROGRAMS = [
         X,
         shared(2, 1, 1),
     ),
+    program("table for every two samples", "refused", lambda x, w: w.repeat(x.shape[0], x.shape[0]), X, shared(2, 2)),
+    program("two tables a sample", "refused", lambda x, w: w.repeat(2 * x.shape[0], 1), X, shared(2, 2)),
     program("expanded row", 0, lambda x, w: x * w.expand(x.shape[0], -1, -1), X, shared(1, T, 1)),
     program("repeated row", 0, lambda x, w: x * w.repeat(x.shape[0], 1, 1), X, shared(1, T, 1)),
     program("random order", "refused", lambda x: x[torch.randperm(x.shape[0])], X),

@@ -35,6 +35,9 @@ TESTS = (
     "tests/test_bad_input.py",
     "tests/test_audit.py",
     "tests/test_losses.py",
+    "tests/test_inner_losses.py",
+    "tests/test_peer_faults.py",
+    "tests/test_plan_forms.py",
     "tests/programs",
 )
 UNITS = TESTS[:3]

@@ -132,7 +132,7 @@ def _put(step: Step, operand: Node, indices: list[Node | None], values: Node, ac
     if isinstance(put, SummedOverSamples):
         linear = is_zero(operand) and _all_shared(step, indices)
         return put if linear else step.mixed("writes it at places that depend on samples")
-    depends = [step.of(x) for x in indices if x is not None]
+    depends = [step.of(x) for x in indices]
     if not isinstance(found, (Shared, PerSample)) or any(isinstance(p, SummedOverSamples) for p in depends):
         return step.mixed("writes into it")
     samples = _met(list(_written_samples(step, operand, indices, values)), Shared())
@@ -171,7 +171,7 @@ def _written_samples(step: Step, operand: Node, indices: list[Node | None], valu
 
 
 def _all_shared(step: Step, indices: list[Node | None]) -> bool:
-    return all(isinstance(step.of(x), Shared) for x in indices if x is not None)
+    return all(isinstance(step.of(x), Shared) for x in indices)
 
 
 @transfer(aten.gather.default)

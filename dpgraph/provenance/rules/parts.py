@@ -3,7 +3,7 @@
 import sympy
 import torch
 
-from dpgraph.provenance.lattice import PerSample, Provenance, SamplePosition, Shared, SummedOverSamples, meet
+from dpgraph.provenance.lattice import PerSample, Provenance, Shared, SummedOverSamples, meet
 from dpgraph.provenance.registry import Results, Step, transfer
 from dpgraph.provenance.rules.pointwise import is_zero
 from dpgraph.provenance.rules.views import axis_of, moved, quotient, rank_of, size_in
@@ -75,8 +75,8 @@ def cat(step: Step) -> Provenance:
         from_zeros = all(is_zero(x) for x in shared)
         return sums[0] if not shared or from_zeros else step.mixed("joins it with a constant")
     agreed = [p for p in found if isinstance(p, PerSample)]
-    if any(isinstance(p, (SummedOverSamples, SamplePosition)) for p in found):
-        return step.mixed("joins it with single samples")
+    if not agreed:
+        return step.mixed("joins the places of samples in the batch")
     if dim != agreed[0].axis:
         return step.agreed(parts)
     if len(agreed) == len(found) and len({(p.axis, p.inner) for p in agreed}) == 1:
