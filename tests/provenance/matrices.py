@@ -46,6 +46,7 @@ MATRICES = [
         VECTORS,
     ),
     program("one system for stacks", 0, lambda a, y: torch.linalg.solve_ex(regular(a), y)[0], MATRIX, STACK),
+    program("factors of matrices whose rows are samples", "refused", lambda x: torch.linalg.qr(x)[0], samples(3, B, 2)),
     program("samples as rows of one matrix", "refused", lambda x: torch.linalg.svdvals(x), VECTORS),
     program("a solution of sums", "sum", lambda a, y: torch.linalg.solve_ex(regular(a), y.sum(0))[0], MATRIX, STACK),
     program("sums as a system", "refused", lambda a, y: torch.linalg.solve_ex(y.sum(0), a)[0], MATRIX, STACK),
@@ -86,9 +87,17 @@ MATRICES = [
     program(
         "distances from shared rows", 1, lambda w, x: torch.ops.aten._cdist_forward(w, x, 1.0, None), shared(T, D), ROWS
     ),
+    program("distances of shared points", 0, lambda x, w: torch.cdist(w, x), X, shared(1, 3, D)),
+    program(
+        "distances of shared stacks of points",
+        0,
+        lambda x, w: torch.ops.aten._cdist_forward(w, x, 2.0, 1),
+        X,
+        shared(1, 3, D),
+    ),
     program("distances between samples", "refused", lambda x: torch.ops.aten._cdist_forward(x, x, 2.0, None), ROWS),
     program(
-        "distances to shared rows, backward",
+        "backward of distances to shared rows",
         0,
         lambda g, x, w: distances_backward(g, x, w),
         samples(B, T),
@@ -96,7 +105,7 @@ MATRICES = [
         shared(T, D),
     ),
     program(
-        "distances from shared rows, backward",
+        "backward of distances from shared rows",
         "sum",
         lambda g, w, x: distances_backward(g, w, x),
         samples(T, B),

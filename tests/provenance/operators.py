@@ -91,11 +91,6 @@ OPERATORS = [
         VOLUMES,
         samples(B, 2, 2, 2, 3),
     ),
-    program("factors of matrices whose rows are samples", "refused", lambda x: torch.linalg.qr(x)[0], samples(3, B, 2)),
-    program("distances of shared points", 0, lambda x, w: torch.cdist(w, x), X, shared(1, 3, 5)),
-    program(
-        "distances of shared stacks of points", 0, lambda x, w: aten._cdist_forward(w, x, 2.0, 1), X, shared(1, 3, 5)
-    ),
     program(
         "written to the places of samples that the data decide",
         "refused",

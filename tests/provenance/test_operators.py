@@ -86,7 +86,11 @@ NAMES = """
     sample, position of another type, pick features, gather, index_put of a sum, scatter of a sum, scatter_add
     of a sum, adaptive pool backward, large windows backward, average pool of volumes, average pool of volumes
     backward, max pool of volumes backward, upsample backward, grid sample of volumes backward, attention
-    backward, sum and zeros like a shared value, scaled
+    backward, sum and zeros like a shared value, scaled, Fourier transform, Fourier transform of reals and back,
+    Fourier transform of a sum, diagonal of each matrix, diagonals in front of the samples, diagonals between the
+    samples, diagonal of a sum, sum as a diagonal of zeros, backward of distances to shared rows, backward
+    of distances from shared rows, one of equal rows, the first of equal rows, one of random rows, equal rows as
+    positions and samples, adaptive pool of volumes backward, conjugates, squeeze all, squeeze all before
 """
 LINEAR = set(" ".join(NAMES.split()).split(", "))
 assert {c.name for c, _ in ONE_WAY} >= LINEAR
