@@ -15,6 +15,7 @@ from dpgraph.passes.insert_norms import insert_norms
 from dpgraph.passes.insert_per_sample_gradients import insert_per_sample_gradients
 from dpgraph.passes.insert_weighted_sums import insert_weighted_sums
 from dpgraph.passes.prune import prune
+from dpgraph.passes.share_sizes import share_sizes
 from dpgraph.plan_forms import Plan, plan_materialised
 from dpgraph.provenance.check import check_soundness
 from dpgraph.provenance.infer import infer_provenance
@@ -78,7 +79,8 @@ def rewrite(
     with_norms, norms = insert_norms(with_materialised, gradients, group_of, mechanism.num_groups)
     with_factors, weights = insert_clip_factors(with_norms, norms, mechanism.clipping, mechanism.max_group_norm)
     with_sums = insert_weighted_sums(with_factors, gradients, group_of, weights)
-    pruned = prune(with_sums, trained)
+    with_shared_sizes = share_sizes(with_sums)
+    pruned = prune(with_shared_sizes, trained)
     stages = {
         "captured": captured,
         "insert_per_sample_gradients": with_gradients,
@@ -86,6 +88,7 @@ def rewrite(
         "insert_norms": with_norms,
         "insert_clip_factors": with_factors,
         "insert_weighted_sums": with_sums,
+        "share_sizes": with_shared_sizes,
         "prune": pruned,
     }
     forms = {name: tuple(type(form).__name__ for form in gradient.forms) for name, gradient in gradients.items()}

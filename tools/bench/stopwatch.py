@@ -25,6 +25,7 @@ TIMED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "insert_norms": ((_PIPELINE, "insert_norms"),),
     "insert_clip_factors": ((_PIPELINE, "insert_clip_factors"),),
     "insert_weighted_sums": ((_PIPELINE, "insert_weighted_sums"),),
+    "share_sizes": ((_PIPELINE, "share_sizes"),),
     "prune": ((_PIPELINE, "prune"),),
     "rest of the rewriting": ((_COMPILER, "rewrite"),),
     "partition": ((_INDUCTOR, "min_cut_rematerialization_partition"),),

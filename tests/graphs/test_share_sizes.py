@@ -1,0 +1,39 @@
+"""Every size is read from one place, so that compilers see which products are the same."""
+
+import torch
+from torch import SymInt, Tensor, nn
+from torch._functorch.compile_utils import fx_graph_cse
+from torch.fx import Graph
+
+from dpgraph import CompileOptions
+from tests.programs.exact import check_exact
+
+
+class Heads(nn.Module):
+    """Three layers of one input, as queries, keys and values are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(5, width, bias=False) for width in (2, 3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, 9] of x [B, T, 5]."""
+        return torch.cat([layer(x) for layer in self.layers], -1)
+
+
+def graph_of(num_samples: int) -> Graph:
+    options = CompileOptions(backend="eager", norm_strategy="ghost")
+    x = torch.randn(num_samples, 7, 5, dtype=torch.float64)
+    return check_exact(Heads().double(), x, options=options).graphs["prune"]
+
+
+def test_no_size_is_computed_twice():
+    used = [node for node in graph_of(4).nodes if node.users and isinstance(node.meta.get("val"), SymInt)]
+    assert used
+    assert len({node.meta["val"].node.expr for node in used}) == len(used)
+
+
+def test_layers_of_one_input_share_its_gram_matrix():
+    merged = fx_graph_cse(graph_of(4))
+    products = merged.find_nodes(op="call_function", target=torch.ops.aten.bmm.default)
+    assert len(products) == 3 + 1
