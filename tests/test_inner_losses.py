@@ -139,6 +139,24 @@ def masked_mean(scores: Tensor, y: Tensor) -> Tensor:
     return (scores.square() * kept[:, None]).sum() / kept.sum().clamp(min=1.0)
 
 
+class Tagger(nn.Module):
+    """The mean loss of the first words of each sample, with some of the targets."""
+
+    def __init__(self, cut: slice) -> None:
+        super().__init__()
+        self.layer, self.cut = nn.Linear(4, CLASSES), cut
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(self.layer(x)[:, :3].flatten(0, 1), y[:, self.cut].flatten())
+
+
+@pytest.mark.parametrize(("cut", "named"), [(slice(1, 4), "shift=True"), (slice(0, 3), TOKENS)])
+def test_targets_that_begin_later_are_those_of_a_decoder(cut, named):
+    with pytest.raises(UnsoundProgramError) as caught:
+        dp_compile(Tagger(cut), "full", options=EAGER)(torch.randn(B, 6, 4), classes(B, 6))
+    assert named in caught.value.fix
+
+
 def own_divisor(scores: Tensor, y: Tensor) -> Tensor:
     kept = y[:, None] > torch.arange(CLASSES)
     return ((scores.square() * kept).sum(1) / kept.sum(1).clamp_min(1)).sum()

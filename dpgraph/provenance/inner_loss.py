@@ -13,7 +13,6 @@ from torch.fx import Node
 from dpgraph.capture.joint import JointGraph
 from dpgraph.provenance.lattice import PerSample, SummedOverSamples
 from dpgraph.provenance.registry import Results, size_of
-from dpgraph.provenance.rules.reductions import MEANS, SUMS
 
 __all__ = ["divides_by_selection", "find_mean_loss", "find_normalised_loss", "replace_loss"]
 
@@ -92,8 +91,9 @@ def _sum_behind(value: object, provenance: Mapping[Node, Results]) -> Node | Non
     if not isinstance(value, Node):
         return None
     for node in _behind(value, BETWEEN):
-        if node.target in SUMS | MEANS and isinstance(provenance.get(node), SummedOverSamples):
-            return node
+        found = provenance.get(node)
+        if isinstance(found, SummedOverSamples):
+            return found.origin
     return None
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx import Node
 
 from dpgraph.provenance.lattice import PerSample, Provenance, Refused, SamplePosition, Shared, SummedOverSamples
 from tests.provenance.analysed import B, Input, analyse, samples, shared
@@ -325,7 +326,9 @@ def name_of(found: Provenance) -> Any:
             return "sum"
         case Shared():
             return "shared"
-        case Refused():
+        case Refused(origin=origin, reason=reason):
+            assert isinstance(origin, Node)
+            assert isinstance(reason, str)
             return "refused"
         case SamplePosition():
             return "position"
