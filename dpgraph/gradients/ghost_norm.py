@@ -6,6 +6,7 @@ The operator `dpgraph::ghost_norm_sq` is the kernel of a GPU, and on other devic
 neither is there anything of size [T, T].
 """
 
+import math
 from importlib.util import find_spec
 
 import torch
@@ -63,7 +64,7 @@ def kernel_serves(length: int, *operands: Tensor) -> bool:
 def blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:
     """The same; beside its operands it holds the products of two blocks of positions, whatever B and T are."""
     dtype = accumulation_dtype(u.dtype)
-    at_once = max(1, BLOCK**2 // max(1, u.shape[1]) ** 2)
+    at_once = math.ceil(BLOCK**2 / (1 + u.shape[1] ** 2))
     parts = zip(u.split(at_once), v.split(at_once), strict=True)
     return torch.cat([_blocked_norm_sq(u_part.to(dtype), v_part.to(dtype)) for u_part, v_part in parts])
 

@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from dpgraph.errors import ArgumentError
 from dpgraph.provenance.lattice import PerSample
-from dpgraph.provenance.registry import REGISTERED, Results, Step, Transfer, find_transfer, for_each_result, transfer
+from dpgraph.provenance.registry import REGISTERED, Results, Step, Transfer, find_transfer, transfer
 from dpgraph.provenance.rules.pointwise import pointwise
 from dpgraph.torch_compat import OpOverload
 
@@ -63,7 +63,7 @@ def _leading(step: Step) -> Results:
     found = step.agreed(step.tensors)
     if isinstance(found, PerSample) and found.axis != 0:
         found = step.mixed("was registered for samples on axis 0")
-    return for_each_result(step.node, found)
+    return found
 
 
 FAMILIES: dict[str, Transfer] = {"pointwise": pointwise, "leading": _leading}

@@ -40,7 +40,7 @@ def _contradiction(experiment: "_Experiment", claimed: Results) -> str | None:
     before = experiment.run()
     for b in range(NUM_SAMPLES):
         after, other = experiment.run(b), (b + 1) % NUM_SAMPLES
-        for i, claim in enumerate(claimed if isinstance(claimed, tuple) else (claimed,)):
+        for i, claim in enumerate(claimed if isinstance(claimed, tuple) else (claimed,) * len(before)):
             if isinstance(claim, SummedOverSamples):
                 apart = experiment.run(b, other)[i] - experiment.run(other)[i]
                 moved = not torch.allclose(apart, after[i] - before[i], rtol=1e-6, atol=1e-9)

@@ -22,7 +22,7 @@ from dpgraph.provenance.lattice import (
     SummedOverSamples,
     mixes,
 )
-from dpgraph.provenance.registry import REGISTERED, Results, Step, find_transfer, for_each_result, size_of
+from dpgraph.provenance.registry import REGISTERED, Results, Step, find_transfer, size_of
 from dpgraph.provenance.rules import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES
 from dpgraph.provenance.rules.views import size_in
 from dpgraph.provenance.scale import find_power
@@ -105,9 +105,9 @@ def _of_op(step: Step) -> Results:
         return Shared()
     found = _of_operands(step)
     if isinstance(found, Refused):
-        return for_each_result(node, found)
+        return found
     if _takes_batch_size(step):
-        return for_each_result(node, mixes(node, "takes the number of samples for an index or a setting"))
+        return mixes(node, "takes the number of samples for an index or a setting")
     return _with_power(step, _with_one_batch_axis(step, found))
 
 
@@ -130,7 +130,7 @@ def _of_operands(step: Step) -> Results:
     operands = [x for x in tree_leaves((node.args, node.kwargs)) if isinstance(x, Node)]
     found = [p for x in operands for p in _all(step.known[x])]
     if node.target in CREATIONS:
-        return for_each_result(node, _created(step))
+        return _created(step)
     refused = [p for p in found if isinstance(p, Refused)]
     if refused:
         return min(refused, key=lambda p: p.origin)  # where it began, in the order of the graph
@@ -141,7 +141,7 @@ def _of_operands(step: Step) -> Results:
         return Refused(node, "unknown", "has no transfer rule in dpgraph")
     claimed = rule(step)
     contradiction = find_contradiction(step, claimed) if node.target in REGISTERED else None
-    return claimed if contradiction is None else for_each_result(node, mixes(node, contradiction))
+    return claimed if contradiction is None else mixes(node, contradiction)
 
 
 def _of_shared(step: Step) -> Results:
@@ -150,7 +150,7 @@ def _of_shared(step: Step) -> Results:
     value = node.meta.get("val")
     several = value if isinstance(value, (tuple, list)) else (value,)
     if not any(step.batch in size.free_symbols for v in several if isinstance(v, Tensor) for size in _sizes(v.shape)):
-        return for_each_result(node, Shared())
+        return Shared()
     if node.target is prims.iota.default:
         return _position(step)
     if node.target is aten.expand.default or (node.target is aten.repeat.default and _repeats_one(step)):
@@ -203,9 +203,10 @@ def _position(step: Step) -> Provenance:
 def _with_one_batch_axis(step: Step, results: Results) -> Results:
     """`results`, unless the samples' number is the size of an axis that does not run over the samples."""
     value = step.node.meta.get("val")
-    if isinstance(results, tuple):
-        return tuple(_one_batch_axis(step, p, v) for p, v in zip(results, value, strict=True))  # type: ignore[arg-type]
-    return _one_batch_axis(step, results, value)
+    if not isinstance(value, (tuple, list)):
+        return _one_batch_axis(step, results, value)  # type: ignore[arg-type]
+    each = results if isinstance(results, tuple) else (results,) * len(value)
+    return tuple(_one_batch_axis(step, p, v) for p, v in zip(each, value, strict=True))
 
 
 def _one_batch_axis(step: Step, found: Provenance, value: object) -> Provenance:
@@ -255,7 +256,7 @@ def _with_power(step: Step, results: Results) -> Results:
     """`results`, with the power of B that the op leaves before them."""
     found = find_power(step, results)
     if isinstance(found, Refused):
-        return for_each_result(step.node, found)
+        return found
     power, scaled_at = found
     return _replace_power(results, power, scaled_at)
 

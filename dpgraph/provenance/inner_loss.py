@@ -143,5 +143,4 @@ def _cross_entropy(pick: Node, provenance: Mapping[Node, Results]) -> str:
 
 
 def _cuts_the_first(node: Node) -> bool:
-    start = node.args[2] if len(node.args) > 2 else 0
-    return isinstance(start, int) and start > 0
+    return any(isinstance(start, int) and start > 0 for start in node.args[2:3])

@@ -17,9 +17,10 @@ from torch.fx import Node
 from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples, meet, mixes
 from dpgraph.torch_compat import OpOverload, tree_leaves
 
-__all__ = ["REGISTERED", "Results", "Step", "Transfer", "find_transfer", "for_each_result", "size_of", "transfer"]
+__all__ = ["REGISTERED", "Results", "Step", "Transfer", "find_transfer", "size_of", "transfer"]
 
 Results = Provenance | tuple[Provenance, ...]
+"""What is known of each result of an op; one provenance stands for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,6 @@ REGISTERED: set[OpOverload] = set()
 def size_of(size: Any) -> sympy.Expr:
     """A size, an int or a SymInt, as a sympy expression."""
     return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
-
-
-def for_each_result(node: Node, provenance: Provenance) -> Results:
-    """The same provenance for every result of a node."""
-    value = node.meta.get("val")
-    return (provenance,) * len(value) if isinstance(value, (tuple, list)) else provenance
 
 
 def transfer(*operators: object) -> Callable[[Transfer], Transfer]:

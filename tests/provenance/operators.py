@@ -98,6 +98,7 @@ OPERATORS = [
         samples(B, 5),
         samples(B, integers=2),
     ),
+    program("variance over the first axis", 0, lambda x: aten.var.correction(x, [0]), samples(3, B)),
     program(
         "joined places in the batch",
         "refused",

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples
-from dpgraph.provenance.registry import Results, Step, for_each_result, transfer
+from dpgraph.provenance.registry import Results, Step, transfer
 from dpgraph.torch_compat import find_operators
 
 aten = torch.ops.aten
@@ -71,7 +71,7 @@ def convolution_backward(step: Step) -> Results:
 def _windows(step: Step, num_space: int) -> Results:
     """[*leading, *space]: windows over the axes of space. An image without a batch has one leading axis less."""
     num_leading = len(step.shape(step.tensors[0])) - num_space
-    return for_each_result(step.node, _leading(step, step.tensors, num_leading))
+    return _leading(step, step.tensors, num_leading)
 
 
 @transfer(
@@ -140,4 +140,4 @@ def windows_of_a_kernel(step: Step) -> Results:
 )
 def grid_sampler(step: Step) -> Results:
     """Images [N, C, *] read at points [N, *, rank]: N stays apart."""
-    return for_each_result(step.node, _leading(step, step.tensors, num_leading=1))
+    return _leading(step, step.tensors, num_leading=1)

@@ -57,7 +57,7 @@ def bmm(step: Step) -> Provenance:
 @transfer(aten.addmm.default, aten.baddbmm.default)
 def addmm(step: Step) -> Provenance:
     """bias + left @ right, the bias broadcast."""
-    bias, left, right = step.args[:3]
+    bias, left, right = step.args
     product = _product(step, left, right, num_batch=1 if step.node.target is aten.baddbmm.default else 0)
     added = step.of(bias)
     if isinstance(added, Shared) and isinstance(product, (PerSample, Shared)):

@@ -6,7 +6,7 @@ Operands are stacks of matrices [*, m, n], or of vectors [*, n] beside matrices 
 from torch.fx import Node
 
 from dpgraph.provenance.lattice import PerSample, Provenance, Shared, SummedOverSamples
-from dpgraph.provenance.registry import Results, Step, for_each_result, transfer
+from dpgraph.provenance.registry import Results, Step, transfer
 from dpgraph.torch_compat import find_operators
 
 
@@ -28,7 +28,7 @@ from dpgraph.torch_compat import find_operators
 )
 def decomposition(step: Step) -> Results:
     """Of each matrix of a stack; whatever comes out of it is stacked in the same way."""
-    return for_each_result(step.node, _stacked(step, step.tensors))
+    return _stacked(step, step.tensors)
 
 
 @transfer(

@@ -87,10 +87,10 @@ def moments(step: Step) -> Results:
     return (result, result) if isinstance(step.node.meta["val"], (tuple, list)) else result
 
 
-def _along(step: Step, dim: int) -> Provenance:
-    """Provenance of an op that mixes freely along `dim` and keeps the shape."""
+def _along(step: Step, *dims: int) -> Provenance:
+    """Provenance of an op that mixes freely along `dims` and keeps the other axes."""
     found = step.agreed(step.tensors)
-    if isinstance(found, PerSample) and found.axis == dim % len(step.shape(step.args[0])):
+    if isinstance(found, PerSample) and found.axis in {dim % len(step.shape(step.args[0])) for dim in dims}:
         return step.mixed("computes along the samples")
     return found
 
@@ -109,11 +109,7 @@ def scan(step: Step) -> Provenance:
 def fourier(step: Step) -> Provenance:
     """(operand, dims): each value of the result is made of all along `dims`."""
     found = step.of(step.args[0])
-    if isinstance(found, SummedOverSamples):
-        return found
-    if not isinstance(found, PerSample):
-        return step.mixed("computes with the position of a sample in the batch")
-    return found if found.axis not in _dims(step, step.args[1]) else step.mixed("computes along the samples")
+    return found if isinstance(found, SummedOverSamples) else _along(step, *step.args[1])
 
 
 @transfer(aten.sort.default, aten.cummax.default, aten.cummin.default)
