@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from dpgraph.provenance import scale
+from dpgraph.provenance import infer, scale
 from dpgraph.provenance.lattice import Refused
 from dpgraph.provenance.registry import _TRANSFERS
 from dpgraph.provenance.rules import CREATIONS
@@ -119,6 +119,24 @@ def test_every_operator_stands_in_a_program(met: set[str]) -> None:
     tables = {*_TRANSFERS, *CREATIONS, *scale.MEANS, *scale.PRODUCTS, *scale.QUOTIENTS, *scale.ADDED, *scale.LINEAR}
     named = {str(x) for x in tables if isinstance(x, torch._ops.OpOverload)}
     assert named - met - ELSEWHERE == set()
+
+
+ALONE = {
+    "factors of matrices whose rows are samples",
+    "grid sample of channels that are samples at rows of points that are",
+    "written to the places of samples that the data decide",
+}
+
+
+@pytest.mark.parametrize("case", [c for c, _ in ONE_WAY if c.name in ALONE], ids=lambda case: case.name)
+@pytest.mark.parametrize("decomposed", [True, False], ids=["decomposed", "as it is"])
+def test_a_rule_refuses_without_the_guard_on_places(
+    case: Program, decomposed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That guard refuses a result with as many places as there are samples; a rule must not lean on it."""
+    monkeypatch.setattr(infer, "_with_one_batch_axis", lambda _, results: results)
+    found = analyse(case.function, case.inputs, NUM_SAMPLES, decomposed=decomposed)
+    assert tuple(map(name_of, found)) == ("refused",)
 
 
 @pytest.mark.parametrize(("lengths", "expected"), [(shared(3, integers=4), 0), (samples(B, integers=4), "refused")])
