@@ -9,8 +9,8 @@ from dpgraph.gradients.forms import accumulation_dtype
 
 __all__ = ["gram_dot", "gram_norm_sq", "gram_share"]
 
-# Blocks of fewer positions than this are multiplied whole: smaller products run at a lower rate than they save.
-SMALLEST_BLOCK = 32
+# Blocks of fewer positions than twice this are multiplied whole: smaller products run at a lower rate than they save.
+SMALLEST_BLOCK = 64
 
 
 def gram_dot(u: Tensor, p: Tensor, v: Tensor, q: Tensor) -> Tensor:
