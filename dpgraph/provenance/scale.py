@@ -15,6 +15,7 @@ from torch.fx import Node
 from dpgraph.provenance.lattice import Refused, SummedOverSamples, mixes
 from dpgraph.provenance.registry import Results, Step
 from dpgraph.provenance.rules.pointwise import is_zero
+from dpgraph.provenance.rules.reductions import MEANS
 from dpgraph.torch_compat import find_operators, tree_leaves
 
 __all__ = ["find_power"]
@@ -22,7 +23,6 @@ __all__ = ["find_power"]
 aten = torch.ops.aten
 prims = torch.ops.prims
 
-MEANS = {aten.mean.default, aten.mean.dim}
 PRODUCTS = {
     aten.mul.Tensor,
     aten.mul.Scalar,

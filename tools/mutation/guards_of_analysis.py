@@ -93,7 +93,7 @@ MUTANTS = (
     guard(
         "a scan along the batch",
         "provenance/rules/reductions.py",
-        "found.axis in {dim % len(step.shape(step.args[0])) for dim in dims}",
+        "found.axis in _dims(step, dims)",
         "False",
         "a_running_sum_over_the_batch_is_refused",
     ),

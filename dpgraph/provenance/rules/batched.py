@@ -60,10 +60,10 @@ def convolution_backward(step: Step) -> Results:
     """(grad, input, weight) to the gradients of input, weight, bias; the last two are sums over N."""
     grad, image, weight = step.args[:3]
     if not isinstance(step.of(weight), Shared):
-        return (step.mixed("convolves with a kernel that depends on the samples"),) * 3
+        return step.mixed("convolves with a kernel that depends on the samples")
     found = _leading(step, [grad, image], num_leading=1)
     if not isinstance(found, PerSample):
-        return (found,) * 3
+        return found
     summed = SummedOverSamples(step.node)
     return found, summed, summed
 

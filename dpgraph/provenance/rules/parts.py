@@ -4,7 +4,7 @@ import sympy
 import torch
 
 from dpgraph.provenance.lattice import PerSample, Provenance, Shared, SummedOverSamples, meet
-from dpgraph.provenance.registry import Results, Step, transfer
+from dpgraph.provenance.registry import Step, transfer
 from dpgraph.provenance.rules.pointwise import is_zero
 from dpgraph.provenance.rules.views import axis_of, moved, quotient, rank_of, size_in
 
@@ -50,7 +50,7 @@ def _is_any_row(found: Provenance) -> bool:
 
 
 @transfer(aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
-def split(step: Step) -> Results:
+def split(step: Step) -> Provenance:
     """Several cuts along one axis, which `unbind` drops."""
     found = step.of(step.args[0])
     unbinds = step.node.target is aten.unbind.int
@@ -60,7 +60,7 @@ def split(step: Step) -> Results:
     axis: int | None = axis_of(found) - (unbinds and dim < axis_of(found))
     if dim == axis_of(found):
         axis = None if unbinds or num_parts > 1 else axis
-    return (moved(step, found, axis, "splits the batch into parts"),) * num_parts
+    return moved(step, found, axis, "splits the batch into parts")
 
 
 @transfer(aten.cat.default)

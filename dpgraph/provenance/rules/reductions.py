@@ -3,7 +3,7 @@
 import torch
 
 from dpgraph.provenance.lattice import PerSample, Provenance, Shared, SummedOverSamples
-from dpgraph.provenance.registry import Results, Step, transfer
+from dpgraph.provenance.registry import Step, transfer
 
 aten = torch.ops.aten
 
@@ -72,25 +72,24 @@ def reduce_dims(step: Step) -> Provenance:
     aten.mode.default,
     aten.kthvalue.default,
 )
-def reduce_with_index(step: Step) -> Results:
+def reduce_with_index(step: Step) -> Provenance:
     """Values and indices; the dimension follows the operand, or k."""
     at = 2 if step.node.target is aten.kthvalue.default else 1
     dims = {step.arg(at, "dim", -1) % max(len(step.shape(step.args[0])), 1)}
-    return (_reduced(step, step.of(step.args[0]), dims, bool(step.arg(at + 1, "keepdim", False))),) * 2
+    return _reduced(step, step.of(step.args[0]), dims, bool(step.arg(at + 1, "keepdim", False)))
 
 
 @transfer(aten.var_mean.correction, aten.var.correction)
-def moments(step: Step) -> Results:
+def moments(step: Step) -> Provenance:
     """Variance, alone or with the mean."""
     dims = _dims(step, step.arg(1, "dim"))
-    result = _reduced(step, step.of(step.args[0]), dims, bool(step.node.kwargs.get("keepdim", False)))
-    return (result, result) if isinstance(step.node.meta["val"], (tuple, list)) else result
+    return _reduced(step, step.of(step.args[0]), dims, bool(step.node.kwargs.get("keepdim", False)))
 
 
-def _along(step: Step, *dims: int) -> Provenance:
+def _along(step: Step, dims: object) -> Provenance:
     """Provenance of an op that mixes freely along `dims` and keeps the other axes."""
     found = step.agreed(step.tensors)
-    if isinstance(found, PerSample) and found.axis in {dim % len(step.shape(step.args[0])) for dim in dims}:
+    if isinstance(found, PerSample) and found.axis in _dims(step, dims):
         return step.mixed("computes along the samples")
     return found
 
@@ -109,22 +108,22 @@ def scan(step: Step) -> Provenance:
 def fourier(step: Step) -> Provenance:
     """(operand, dims): each value of the result is made of all along `dims`."""
     found = step.of(step.args[0])
-    return found if isinstance(found, SummedOverSamples) else _along(step, *step.args[1])
+    return found if isinstance(found, SummedOverSamples) else _along(step, step.args[1])
 
 
 @transfer(aten.sort.default, aten.cummax.default, aten.cummin.default)
-def sort(step: Step) -> Results:
+def sort(step: Step) -> Provenance:
     """(operand, dim): values and indices."""
-    return (_along(step, step.arg(1, "dim", -1)),) * 2
+    return _along(step, step.arg(1, "dim", -1))
 
 
 @transfer(aten.sort.stable)
-def sort_stable(step: Step) -> Results:
+def sort_stable(step: Step) -> Provenance:
     """(operand, *, stable, dim)."""
-    return (_along(step, step.arg(3, "dim", -1)),) * 2
+    return _along(step, step.arg(3, "dim", -1))
 
 
 @transfer(aten.topk.default)
-def topk(step: Step) -> Results:
+def topk(step: Step) -> Provenance:
     """(operand, k, dim): values and indices."""
-    return (_along(step, step.arg(2, "dim", -1)),) * 2
+    return _along(step, step.arg(2, "dim", -1))
