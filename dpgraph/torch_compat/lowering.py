@@ -165,8 +165,8 @@ class _RewriteInPlace(CustomGraphPass):
         _copy_into(graph, new)
 
     def uuid(self) -> bytes:
-        """What is looked up is a forward or backward that is rewritten already: it depends on decompositions alone."""
-        return get_hash_for_files((inspect.getfile(own_decompositions), inspect.getfile(decompositions)))
+        """What is looked up is a forward or backward that is rewritten already: it depends on how that is lowered."""
+        return get_hash_for_files((__file__, inspect.getfile(own_decompositions), inspect.getfile(decompositions)))
 
 
 def _copy_into(graph: Graph, other: Graph) -> Graph:
