@@ -80,7 +80,8 @@ def _blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _on_gpu(u: Tensor, v: Tensor) -> Tensor:
-    return tiled_norm_sq(u, v) if kernel_serves(u.shape[1], u, v) else blocked_norm_sq(u, v)
+    served = u.dtype in KERNEL_DTYPES and v.dtype in KERNEL_DTYPES
+    return tiled_norm_sq(u, v) if served else blocked_norm_sq(u, v)
 
 
 def _fake_norm_sq(u: Tensor, _: Tensor) -> Tensor:
