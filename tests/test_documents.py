@@ -6,6 +6,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+
+from tests.models.plain import MLP
+from tests.programs.exact import check_exact
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -39,3 +43,8 @@ def test_python_in_documents_runs(path, monkeypatch):
 def test_links_in_documents_lead_somewhere(path):
     missing = [link for link in LINK.findall(path.read_text("utf-8")) if not (path.parent / link).exists()]
     assert not missing
+
+
+def test_the_passes_are_listed_as_they_run():
+    listed = re.findall(r"^\d+\. `(\w+)`:", (ROOT / "docs" / "concepts.md").read_text("utf-8"), re.MULTILINE)
+    assert ["captured", *listed] == list(check_exact(MLP.build(), torch.randn(3, 5, dtype=torch.float64)).graphs)
