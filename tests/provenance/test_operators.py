@@ -150,3 +150,13 @@ def test_lengths_in_the_attention_of_gpus_are_of_the_whole_batch(lengths: Input,
     inputs = [samples(B, 2, 4, 8), samples(B, 2, 4), lengths, shared(2, integers=4)]
     found = analyse(gradients, inputs, NUM_SAMPLES, decomposed=False)
     assert tuple(map(name_of, found)) == (expected,) * 3
+
+
+def test_a_transform_that_names_no_axes_is_taken_for_one_over_all() -> None:
+    (found,) = analyse(
+        lambda x: torch.ops.aten._fft_c2c(torch.view_as_complex(x), [], 0, True),
+        [samples(B, 4, 2)],
+        NUM_SAMPLES,
+        decomposed=False,
+    )
+    assert name_of(found) == "refused"
