@@ -8,15 +8,17 @@ import copy
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dpgraph.capture.batch import BatchDims, find_batch, name_arguments
+from dpgraph.capture.arguments import Arguments
+from dpgraph.capture.batch import BatchDims, find_batch
 from dpgraph.errors import ArgumentError
 from dpgraph.lower.module import DPModule
-from dpgraph.torch_compat import tree_leaves, tree_map
+from dpgraph.torch_compat import tree_leaves
 
 __all__ = ["Audit", "Influence", "audit_provenance"]
 
@@ -102,8 +104,8 @@ def audit_provenance(
     output 0
     """
     model = model.original_module if isinstance(model, DPModule) else model
-    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (inputs, {})
-    call = find_batch(name_arguments(inspect.signature(model.forward), args, kwargs), batch_dims)
+    given = Arguments((), inputs) if isinstance(inputs, Mapping) else Arguments(inputs, {})
+    call = find_batch(given, inspect.signature(model.forward), batch_dims)
     if call.num_samples < 2:
         raise ArgumentError(
             f"the inputs hold {call.num_samples} samples",
@@ -114,8 +116,8 @@ def audit_provenance(
     influences: list[Influence] = []
     num_compared = 0
     for b in range(call.num_samples):
-        replaced = tree_map(lambda x, b=b: _replace(x, call.dims.get(id(x)), b), call.arguments)
-        before, after = (experiment.run(values, len(args), without=b) for values in (call.arguments, replaced))
+        replaced = call.arguments.map(partial(_replace, call.dims, b))
+        before, after = (experiment.run(given, without=b) for given in (call.arguments, replaced))
         for name, value in before.items():
             change = _change(value, after[name])
             num_compared += value.numel()
@@ -124,8 +126,9 @@ def audit_provenance(
     return Audit(call.num_samples, num_compared, tuple(influences))
 
 
-def _replace(x: Any, axis: int | None, b: int) -> Any:
-    """x with the values of the next sample in the place of sample b."""
+def _replace(dims: Mapping[int, int], b: int, x: Any) -> Any:
+    """x with the values of the next sample in the place of sample b, if it has a batch axis."""
+    axis = dims.get(id(x))
     if axis is None:
         return x
     changed: Tensor = x.clone()
@@ -140,17 +143,16 @@ class _Experiment:
     output_dim: int
     seed: int
 
-    def run(self, named: Mapping[str, Any], num_args: int, *, without: int) -> dict[str, Tensor]:
+    def run(self, given: Arguments, *, without: int) -> dict[str, Tensor]:
         """Outputs and gradients of all samples but one, and buffers, by name."""
-        values = [tree_map(_double, x) for x in named.values()]
-        kwargs = dict(zip(list(named)[num_args:], values[num_args:], strict=True))
+        call = given.map(_double)
         twin = copy.deepcopy(self.model).double()
         for parameter in twin.parameters():
             parameter.requires_grad_(parameter.dtype.is_floating_point)
             parameter.grad = None
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(self.seed)
-            outputs = twin(*values[:num_args], **kwargs)
+            outputs = twin(*call.args, **call.kwargs)
             kept = {f"output {i}": x for i, x in self._rows(outputs, without)}
             total = sum((x * torch.randn_like(x)).sum() for x in kept.values() if x.requires_grad)
         if isinstance(total, Tensor):

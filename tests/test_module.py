@@ -169,45 +169,6 @@ def test_outputs_are_those_of_the_model():
     torch.testing.assert_close(found.logits, expected.logits)
 
 
-def test_arguments_by_position_by_keyword_and_constants():
-    model = WithBuffers().double()
-    module = dp_compile(model, "full", clipping="auto-v", options=EAGER)
-    x = rows(5, 4)
-    y = module(x, 2.0)
-    torch.testing.assert_close(y, module(x=x, scale=2.0))
-    torch.testing.assert_close(y, model(x, 2.0))
-
-
-def test_inputs_that_all_samples_share():
-    class Shared(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(4, 3)
-
-        def forward(self, x: Tensor, table: Tensor) -> Tensor:
-            return self.layer(x) @ table
-
-    model = Shared().double()
-    # as many rows as samples: a batch by its size, shared by declaration
-    x, table = rows(3, 4), rows(3, 3)
-    module = dp_compile(model, "full", clipping="auto-v", batch_dims={"table": None}, options=EAGER)
-    check_exact(model, x, table, batch_dims=[0, None], clipping="auto-v", module=module)
-
-
-def test_inputs_are_left_as_they_were_for_other_compilations():
-    x = torch.randn(5, 4)
-    x.note = "the user's"
-    dp_compile(nn.Linear(4, 3), "full", options=EAGER)(x).sum().backward()
-    assert vars(x) == {"note": "the user's"}
-    plain = torch.compile(nn.Linear(4, 3), backend="eager", dynamic=False, fullgraph=True)
-    assert plain(x).shape == (5, 3)
-
-
-def test_batch_on_another_axis():
-    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
-    check_exact(model, rows(3, 6, 4), batch_dims=1, output_axis=1, clipping="auto-v")
-
-
 def test_parameters_that_are_not_trained_require_no_grad():
     model = mlp()
     module = dp_compile(model, "bitfit", also_train="2.*", options=EAGER)

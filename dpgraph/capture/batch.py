@@ -1,17 +1,18 @@
 """Tell where the batch is in the arguments of a call, and pad one that has too few rows."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dpgraph.capture.arguments import Arguments
 from dpgraph.errors import ArgumentError, UnsupportedProgramError
-from dpgraph.torch_compat import FakeTensor, tree_flatten, tree_unflatten
+from dpgraph.torch_compat import FakeTensor, tree_leaves
 
-__all__ = ["BatchDims", "BatchedCall", "check_batch_dims", "find_batch", "name_arguments"]
+__all__ = ["BatchDims", "BatchedCall", "check_batch_dims", "find_batch"]
 
 BatchDims = int | Mapping[str, int | None] | None
 
@@ -27,13 +28,13 @@ class BatchedCall:
     """The arguments of a call, with the batch found.
 
     Attributes:
-        arguments: by name, with batches of `num_rows` rows.
+        arguments: with batches of `num_rows` rows.
         dims: the batch axis of each tensor among them that has one, by the tensor's id.
         num_samples: B as the user gave it.
         num_rows: B with the padding.
     """
 
-    arguments: Any
+    arguments: Arguments
     dims: Mapping[int, int]
     num_samples: int
     num_rows: int
@@ -57,18 +58,14 @@ def check_batch_dims(batch_dims: object) -> None:
         )
 
 
-def name_arguments(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a call by name, those by position first; further ones of `*args` are called `args[i]`."""
-    names = [p.name for p in signature.parameters.values() if p.kind is not p.VAR_POSITIONAL]
-    names += [f"args[{i}]" for i in range(len(names), len(args))]
-    return {**dict(zip(names, args, strict=False)), **kwargs}
-
-
-def find_batch(named: Mapping[str, Any], batch_dims: BatchDims, *, fixed_rows: int | None = None) -> BatchedCall:
+def find_batch(
+    arguments: Arguments, signature: inspect.Signature, batch_dims: BatchDims, *, fixed_rows: int | None = None
+) -> BatchedCall:
     """Find the batch axis of every tensor argument, and fill up what is smaller than it has to be.
 
     Args:
-        named: argument name -> value; values may hold tensors in nested containers.
+        arguments: of a call; they may hold tensors in nested containers.
+        signature: of the model's forward, which gives them their names.
         batch_dims: the axis for all; or by argument name, None for an argument that all samples share; or None for
             axis 0 of every tensor that has axes.
         fixed_rows: how many rows every batch must have; None: as many as it comes with, of two or more.
@@ -78,17 +75,21 @@ def find_batch(named: Mapping[str, Any], batch_dims: BatchDims, *, fixed_rows: i
             than rows.
         UnsupportedProgramError: an argument is a tensor of another kind than torch.Tensor with all its elements.
     """
+    named = arguments.named(signature)
     if isinstance(batch_dims, Mapping):
-        _check_names(batch_dims, named)
-    leaves, spec = tree_flatten(dict(named))
-    owners = [name for name, value in named.items() for _ in tree_flatten(value)[0]]
+        _check_names(batch_dims, [name for name, _ in named])
     sizes: dict[str, int] = {}
-    axes: list[int | None] = []
-    for name, leaf in zip(owners, leaves, strict=True):
+    axes: dict[int, int | None] = {}
+    for name, leaf in ((name, leaf) for name, value in named for leaf in tree_leaves(value)):
         if isinstance(leaf, Tensor):
             _check_kind(name, leaf)
         axis = _axis(name, leaf, batch_dims)
-        axes.append(axis)
+        if axes.setdefault(id(leaf), axis) != axis:
+            raise ArgumentError(
+                f"input {name!r} is the very tensor that is another input too, and batch_dims tells them apart",
+                why="the batch axis tells what one sample is, the unit of privacy; a tensor has one such axis or none",
+                fix=f"pass {name}.clone(), or the same axis for both",
+            )
         if axis is not None:
             sizes[f"{name} {list(leaf.shape)}"] = leaf.shape[axis]
     if len(set(sizes.values())) != 1:
@@ -107,18 +108,26 @@ def find_batch(named: Mapping[str, Any], batch_dims: BatchDims, *, fixed_rows: i
             fix="split it: gradients add up over calls; or let the first call, or example_inputs, be as large as any",
         )
     rows = max(num_samples, SMALLEST_TRACED, fixed_rows or 0)
-    padded = [x if axis is None else _padded(x, axis, rows) for x, axis in zip(leaves, axes, strict=True)]
-    dims = {id(x): axis for x, axis in zip(padded, axes, strict=True) if axis is not None}
-    return BatchedCall(tree_unflatten(padded, spec), dims, num_samples, rows)
+    dims: dict[int, int] = {}
+
+    def pad(x: Any) -> Any:
+        axis = axes[id(x)]
+        if axis is None:
+            return x
+        padded = _padded(x, axis, rows)
+        dims[id(padded)] = axis
+        return padded
+
+    return BatchedCall(arguments.map(pad), dims, num_samples, rows)
 
 
-def _check_names(batch_dims: Mapping[str, int | None], named: Mapping[str, Any]) -> None:
-    unknown = [name for name in batch_dims if name not in named]
+def _check_names(batch_dims: Mapping[str, int | None], names: Sequence[str]) -> None:
+    unknown = [name for name in batch_dims if name not in names]
     if unknown:
         raise ArgumentError(
             f"batch_dims names {', '.join(map(repr, unknown))}, which this call does not pass",
             why="the batch axis tells what one sample is, the unit of privacy",
-            fix=f"the arguments of the call are {', '.join(map(repr, named))}",
+            fix=f"the arguments of the call are {', '.join(map(repr, names))}",
         )
 
 

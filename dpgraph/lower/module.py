@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpgraph.capture.batch import BatchDims, BatchedCall, find_batch, name_arguments
+from dpgraph.capture.arguments import Arguments
+from dpgraph.capture.batch import BatchDims, BatchedCall, find_batch
 from dpgraph.errors import ArgumentError
 from dpgraph.lower.capture_errors import translate
 from dpgraph.lower.compiler import Compiler
-from dpgraph.lower.one_step import Example, describe_call, measure_one_step
+from dpgraph.lower.one_step import describe, measure_one_step
 from dpgraph.lower.padding import refuse_sums, without_padding
 from dpgraph.lower.probed import LossFunction, check_losses, check_targets, run_with_probe
 from dpgraph.lower.reversible import ReversibleChange
@@ -20,7 +21,7 @@ from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting
 from dpgraph.report.certificate import Certificate, make_certificate
 from dpgraph.report.report import Report, make_report
-from dpgraph.torch_compat import batch_marked, capture_config, compile_separately, tree_map
+from dpgraph.torch_compat import batch_marked, capture_config, compile_separately
 
 __all__ = ["DPModule"]
 
@@ -70,7 +71,7 @@ class DPModule(nn.Module):
         self._num_samples = 0
         self._fixed_rows: int | None = None
         self._reported: tuple[Rewriting, Report] | None = None
-        self._example: Example | None = None
+        self._example: Arguments | None = None
         self._refusal: Exception | None = None
         self._ran = False
         self._compiled: Callable[..., Any] = compile_separately(run_with_probe, self._compiler)
@@ -179,13 +180,13 @@ class DPModule(nn.Module):
         """The joint graph after each pass of the newest capture, by the pass's name, in order."""
         return {name: joint.graph for name, joint in self.rewriting.stages.items()}
 
-    def forward(self, *args: Any, targets: tuple[Any, ...] = (), **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model.
 
         Args:
             *args: those of the model's own forward.
-            **kwargs: those of the model's own forward.
-            targets: further arguments of `loss_fn`, if one was given.
+            **kwargs: those of the model's own forward. If a `loss_fn` was given, `targets` is not among them: it is a
+                tuple of what that takes besides the outputs.
 
         Returns:
             What the model returns; with `loss_fn`, the per-sample losses [B].
@@ -194,7 +195,9 @@ class DPModule(nn.Module):
             DPGraphError: at the first call in grad mode, if the program is refused. The model is then as it was before
                 `dp_compile`.
         """
+        targets: tuple[Any, ...] = ()
         if self._loss_fn is not None:
+            targets = kwargs.pop("targets", ())
             check_targets(self._loss_fn, targets)
         if not torch.is_grad_enabled():
             outputs = self._held(*args, **kwargs)
@@ -203,10 +206,10 @@ class DPModule(nn.Module):
             raise self._refusal
         self._check_trained()
         captured = len(self._compiler.rewritings)
-        named = {**name_arguments(self._signature, args, kwargs), "targets": targets}
-        call = find_batch(named, self._batch_dims, fixed_rows=self._fixed_rows)
+        given = Arguments(args, kwargs, targets)
+        call = find_batch(given, self._signature, self._batch_dims, fixed_rows=self._fixed_rows)
         try:
-            outputs = self._run(call, len(args), tuple(kwargs))
+            outputs = self._run(call)
         except Exception as error:
             refusal = translate(error)
             if not self._ran:
@@ -219,21 +222,20 @@ class DPModule(nn.Module):
         if self._compiler.options.batch == "fixed":
             self._fixed_rows = call.num_rows
         if len(self._compiler.rewritings) > captured:
-            self._example = describe_call(args, kwargs, targets)
+            self._example = describe(given)
         return outputs
 
-    def _run(self, call: BatchedCall, num_args: int, keywords: tuple[str, ...]) -> Any:
-        named = dict(call.arguments)
-        targets = named.pop("targets")
-        values = list(named.values())
-        args, kwargs = tuple(values[:num_args]), dict(zip(keywords, values[num_args:], strict=True))
+    def _run(self, call: BatchedCall) -> Any:
         probe = self._make_probe(call)
-        rows = _batched(call)
+        given = call.arguments
+        rows = tuple(x for x in given.leaves() if id(x) in call.dims)
         parameters = {id(p): name for name, p in self.named_parameters()}
         axes = tuple(call.dims[id(x)] for x in rows)
         marked = [(probe, 0), *zip(rows, axes, strict=True)]
         with capture_config(), self._compiler.during(parameters, call.dims, probe), batch_marked(marked):
-            outputs, _ = self._compiled(self._held, self._loss_fn, probe, rows, axes, args, kwargs, targets)
+            outputs, _ = self._compiled(
+                self._held, self._loss_fn, probe, rows, axes, given.args, given.kwargs, given.targets
+            )
         if self._loss_fn is not None:
             check_losses(outputs, call.num_rows)
         if self._compiler.options.batch == "fixed":
@@ -270,12 +272,6 @@ class DPModule(nn.Module):
                     why="what is trained is fixed when the model is compiled; its gradient would be missing in silence",
                     fix="call dp_compile again on the model given, with also_train or another mode",
                 )
-
-
-def _batched(call: BatchedCall) -> tuple[Tensor, ...]:
-    found: list[Tensor] = []
-    tree_map(lambda x: found.append(x) if id(x) in call.dims else None, call.arguments)
-    return tuple(found)
 
 
 def _make_module(

@@ -1,17 +1,17 @@
 """Run one step of a module on inputs like those of a call, to see what it allocates."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dpgraph.capture.arguments import Arguments
 from dpgraph.errors import ArgumentError
 from dpgraph.memory.measure import measure_peak
-from dpgraph.torch_compat import FakeTensor, tree_leaves, tree_map
+from dpgraph.torch_compat import FakeTensor, tree_leaves
 
-__all__ = ["Example", "describe_call", "measure_one_step"]
+__all__ = ["describe", "measure_one_step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,46 +25,37 @@ class Like:
     exists: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """The arguments of a call, with a `Like` in the place of every tensor."""
+def describe(call: Arguments) -> Arguments:
+    """A call with a `Like` in the place of every tensor: it holds none of them."""
 
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    targets: tuple[Any, ...]
-
-
-def describe_call(args: tuple[Any, ...], kwargs: Mapping[str, Any], targets: tuple[Any, ...]) -> Example:
-    """What a call was like; holds none of its tensors."""
-
-    def describe(x: Any) -> Any:
+    def like(x: Any) -> Any:
         if not isinstance(x, Tensor):
             return x
         exists = not (x.is_meta or isinstance(x, FakeTensor))
         return Like(tuple(x.shape), tuple(x.stride()), x.dtype, x.device, exists)
 
-    return Example(tree_map(describe, args), tree_map(describe, dict(kwargs)), tree_map(describe, targets))
+    return call.map(like)
 
 
-def measure_one_step(module: nn.Module, example: Example) -> int:
+def measure_one_step(module: nn.Module, example: Arguments) -> int:
     """Bytes at the peak of a forward and a backward of the sum of what the module returns, on zeros.
 
-    Gradients, random state and parameters are afterwards as they were before.
+    `example` is a described call. Gradients, random state and parameters are afterwards as they were before.
 
     Raises:
         ArgumentError: the call was of tensors that do not exist.
     """
-    if not all(x.exists for x in tree_leaves((example.args, example.kwargs, example.targets)) if isinstance(x, Like)):
+    if not all(x.exists for x in example.leaves() if isinstance(x, Like)):
         raise ArgumentError(
             "the model was planned, on tensors without values",
             why="what does not exist cannot be run, and so not measured",
             fix="call dp_compile with the model itself",
         )
-    args, kwargs, targets = (tree_map(_zeros, x) for x in (example.args, example.kwargs, example.targets))
-    further = {"targets": targets} if targets else {}
+    call = example.map(_zeros)
+    behind = {"targets": call.targets} if call.targets else {}
 
     def step() -> object:
-        outputs = module(*args, **kwargs, **further)
+        outputs = module(*call.args, **call.kwargs, **behind)
         differentiable = [x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.requires_grad]
         torch.stack([x.sum().to(torch.float32) for x in differentiable]).sum().backward()
         return outputs

@@ -1,0 +1,48 @@
+"""The arguments of one call."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dpgraph.torch_compat import tree_leaves, tree_map
+
+__all__ = ["Arguments"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What a call passes.
+
+    Attributes:
+        args: to the model, by position.
+        kwargs: to the model, by name.
+        targets: to the loss behind it, if there is one.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    targets: tuple[Any, ...] = ()
+
+    def map(self, function: Callable[[Any], Any]) -> "Arguments":
+        """The same with each leaf of each argument replaced; they may be containers in any nesting."""
+        return Arguments(*tree_map(function, (self.args, dict(self.kwargs), self.targets)))
+
+    def leaves(self) -> list[Any]:
+        """All leaves, in the order of `map`."""
+        return tree_leaves((self.args, dict(self.kwargs), self.targets))
+
+    def named(self, signature: inspect.Signature) -> list[tuple[str, Any]]:
+        """Every argument with its name, those by position first.
+
+        What a variable positional parameter takes is called `args[i]`. A name may come twice: a model may call an
+        argument of its own `targets`.
+
+        Args:
+            signature: of the model's forward.
+        """
+        by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        names = [name for name, p in signature.parameters.items() if p.kind in by_position]
+        names += [f"args[{i}]" for i in range(len(names), len(self.args))]
+        behind = [("targets", self.targets)] if self.targets else []
+        return [*zip(names, self.args, strict=False), *self.kwargs.items(), *behind]
