@@ -202,7 +202,7 @@ def make_report(
         mode=mechanism.mode,
         trained_parameters=sum(counts[name] for name in mechanism.trained),
         all_parameters=sum(counts.values()),
-        saved_activations=_compare_saved(rewriting, options.memory_budget),
+        saved_activations=_compare_saved(rewriting, options),
         saved_without_recomputation=_compare_saved(rewriting, None),
         gradients=gradients,
         optimizer_state=Comparison(ADAM_MOMENTS * gradients.full, ADAM_MOMENTS * gradients.compiled),
@@ -211,9 +211,7 @@ def make_report(
     )
 
 
-def _compare_saved(rewriting: Rewriting, memory_budget: float | None) -> Saved:
-    before, after = (
-        saved_activations(rewriting.stages[stage], memory_budget=memory_budget) for stage in ("captured", "prune")
-    )
+def _compare_saved(rewriting: Rewriting, options: CompileOptions | None) -> Saved:
+    before, after = (saved_activations(rewriting.stages[stage], options) for stage in ("captured", "prune"))
     by_module = {name: Comparison(before.get(name, 0), after.get(name, 0)) for name in dict.fromkeys([*before, *after])}
     return Saved(Comparison(sum(before.values()), sum(after.values())), by_module)

@@ -10,6 +10,7 @@ from torch import nn
 
 from dpgraph import CompileOptions, dp_compile
 from dpgraph.report.report import Report
+from dpgraph.torch_compat import storage_of
 from tests.models.transformers_zoo import transformer
 
 EAGER = CompileOptions(backend="eager")
@@ -65,6 +66,22 @@ def test_training_biases_alone_saves_less_of_a_transformer():
     assert any(name.startswith("bert.encoder.layer.0.") for name in saved.by_module)
     assert report.gradients.ratio > 10
     assert report.trained_share < 0.1
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.inductor)])
+@pytest.mark.parametrize("mode", ["full", "bitfit"])
+def test_what_autograd_holds_after_a_forward_is_what_is_reported(mode, backend):
+    """Queries, keys and values are parts of one product: to keep one of them is to keep it all."""
+    architecture = transformer("gpt2")
+    batch = architecture.batch(4)
+    module = dp_compile(architecture.build(torch.float32), mode, options=CompileOptions(backend=backend))
+    outputs = module(**batch.inputs)
+    alive = {storage_of(x) for x in (*module.parameters(), *module.buffers(), *batch.inputs.values())}
+    saved = [x for x in outputs.logits.grad_fn.saved_tensors if not (x.is_leaf and x.requires_grad)]
+    held = {storage_of(x): x.untyped_storage().nbytes() for x in saved if storage_of(x) not in alive}
+    reported = module.report.saved_activations
+    assert reported.total.compiled == sum(held.values()) > 0
+    assert sum(sizes.compiled for sizes in reported.by_module.values()) == reported.total.compiled
 
 
 def test_it_prints_as_a_table_and_as_json():
