@@ -109,6 +109,15 @@ def test_a_name_after_any_number_of_positions_is_its_own():
     torch.testing.assert_close(shared(x, y, table), model(x, y, table))
 
 
+def test_batch_dims_may_name_what_a_call_leaves_out():
+    module = dp_compile(OwnLoss().double(), "full", batch_dims={"x": 0, "targets": 0}, options=EAGER)
+    module(rows(5, 4)).sum().backward()
+    assert module.grad_norms.shape == (5,)
+    unknown = dp_compile(OwnLoss().double(), "full", batch_dims={"X": 0}, options=EAGER)
+    with pytest.raises(ArgumentError, match=r"'X', which this model does not take(.|\n)*'x', 'targets'"):
+        unknown(rows(5, 4))
+
+
 def test_one_tensor_has_one_batch_axis():
     class Product(nn.Module):
         def __init__(self) -> None:

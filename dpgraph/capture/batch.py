@@ -77,7 +77,7 @@ def find_batch(
     """
     named = arguments.named(signature)
     if isinstance(batch_dims, Mapping):
-        _check_names(batch_dims, [name for name, _ in named])
+        _check_names(batch_dims, [name for name, _ in named], signature)
     sizes: dict[str, int] = {}
     axes: dict[int, int | None] = {}
     for name, leaf in ((name, leaf) for name, value in named for leaf in tree_leaves(value)):
@@ -121,13 +121,17 @@ def find_batch(
     return BatchedCall(arguments.map(pad), dims, num_samples, rows)
 
 
-def _check_names(batch_dims: Mapping[str, int | None], names: Sequence[str]) -> None:
+def _check_names(batch_dims: Mapping[str, int | None], passed: Sequence[str], signature: inspect.Signature) -> None:
+    """An argument that this call leaves out is one all the same."""
+    any_number = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    optional = [name for name, p in signature.parameters.items() if p.kind not in any_number]
+    names = list(dict.fromkeys([*passed, *optional]))
     unknown = [name for name in batch_dims if name not in names]
     if unknown:
         raise ArgumentError(
-            f"batch_dims names {', '.join(map(repr, unknown))}, which this call does not pass",
+            f"batch_dims names {', '.join(map(repr, unknown))}, which this model does not take",
             why="the batch axis tells what one sample is, the unit of privacy",
-            fix=f"the arguments of the call are {', '.join(map(repr, names))}",
+            fix=f"the arguments are {', '.join(map(repr, names))}",
         )
 
 

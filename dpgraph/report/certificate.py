@@ -126,8 +126,8 @@ def _assumptions(mechanism: Mechanism, loss_inside: bool) -> tuple[str, ...]:
         loss,
         "the rows of all calls between two optimizer steps are different samples, drawn as the accountant is told",
         "noise is added to the gradients before anything else reads them; norms, outputs and losses are not released",
-        "forward has no effects outside the graph that later calls read, and no argument of it that is a number rather "
-        "than a tensor depends on the samples",
+        "forward has no effects outside the graph that later calls read, and no argument of it that is a number, or a "
+        "tensor without axes, depends on the samples",
     )
 
 
