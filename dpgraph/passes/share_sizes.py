@@ -8,19 +8,28 @@ import sympy
 from torch import SymInt
 from torch.fx import Node
 
-from dpgraph.capture.joint import JointGraph
+from dpgraph.capture.joint import JointGraph, Tangent
 
 __all__ = ["share_sizes"]
 
 
 def share_sizes(joint: JointGraph) -> JointGraph:
-    """Replace sizes by the first node that is equal to them for all values of the symbols."""
+    """Replace sizes by the first node that is equal to them for all values of the symbols.
+
+    A size that is read off a gradient does not stand for one of the forward's, which runs before there are gradients.
+    """
     new = joint.copy()
-    first: dict[sympy.Expr, Node] = {}
+    of_forward: dict[sympy.Expr, Node] = {}
+    of_backward: dict[sympy.Expr, Node] = {}
+    backward = {new.nodes[name] for name, role in new.inputs.items() if isinstance(role, Tangent)}
     for node in new.graph.nodes:
+        if not backward.isdisjoint(node.all_input_nodes):
+            backward.add(node)
         value = node.meta.get("val")
         if isinstance(value, SymInt):
-            kept = first.setdefault(value.node.expr, node)
+            size = value.node.expr
+            of_half = of_backward if node in backward else of_forward
+            kept = of_forward.get(size) or of_half.setdefault(size, node)
             if kept is not node:
                 node.replace_all_uses_with(kept)
     return new
