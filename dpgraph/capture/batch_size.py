@@ -17,6 +17,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from dpgraph.capture.joint import Input, Sample
 from dpgraph.capture.place import find_line, find_place, parse_line
+from dpgraph.capture.sizes import depends_on_batch
 from dpgraph.errors import Place, SourceLine, UnsoundProgramError
 from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, chooses_kernel, symbolic_fake, unset_fake_temporarily
 
@@ -65,7 +66,7 @@ def refuse_guards(env: ShapeEnv, batch: sympy.Symbol, gm: GraphModule) -> None:
         if chooses_kernel(guard):
             continue
         condition = env.replace(guard.expr)
-        if batch in condition.free_symbols and not _holds_for_all(condition, batch):
+        if depends_on_batch(condition, batch, env) and not _holds_for_all(condition, batch):
             described = str(condition).replace(str(batch), "B")
             raise batch_size_fixed(Place(op=f"a condition on the batch size B: {described}", line=_line_of(guard, gm)))
 

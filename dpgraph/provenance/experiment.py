@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from dpgraph.capture.sizes import size_of
 from dpgraph.provenance.lattice import PerSample, Provenance, SummedOverSamples
-from dpgraph.provenance.registry import Results, Step, size_of
+from dpgraph.provenance.registry import Results, Step
 from dpgraph.torch_compat import tree_map, unset_fake_temporarily
 
 __all__ = ["find_contradiction"]

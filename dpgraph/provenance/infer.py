@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from dpgraph.capture.joint import Constant, Input, JointGraph, Parameter, Sample, Tangent
+from dpgraph.capture.sizes import size_of
 from dpgraph.provenance.experiment import find_contradiction
 from dpgraph.provenance.lattice import (
     PerSample,
@@ -22,7 +23,7 @@ from dpgraph.provenance.lattice import (
     SummedOverSamples,
     mixes,
 )
-from dpgraph.provenance.registry import REGISTERED, Results, Step, find_transfer, size_of
+from dpgraph.provenance.registry import REGISTERED, Results, Step, find_transfer
 from dpgraph.provenance.rules import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES
 from dpgraph.provenance.rules.views import size_in
 from dpgraph.provenance.scale import find_power

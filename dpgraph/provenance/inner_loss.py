@@ -11,8 +11,9 @@ import torch
 from torch.fx import Node
 
 from dpgraph.capture.joint import JointGraph
+from dpgraph.capture.sizes import size_of
 from dpgraph.provenance.lattice import PerSample, SummedOverSamples
-from dpgraph.provenance.registry import Results, size_of
+from dpgraph.provenance.registry import Results
 
 __all__ = ["divides_by_selection", "find_mean_loss", "find_normalised_loss", "replace_loss"]
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from dpgraph.capture.sizes import size_of
 from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples, meet, mixes
 from dpgraph.torch_compat import OpOverload, tree_leaves
 
-__all__ = ["REGISTERED", "Results", "Step", "Transfer", "find_transfer", "size_of", "transfer"]
+__all__ = ["REGISTERED", "Results", "Step", "Transfer", "find_transfer", "transfer"]
 
 Results = Provenance | tuple[Provenance, ...]
 """What is known of each result of an op; one provenance stands for all of them."""
@@ -101,11 +102,6 @@ Transfer = Callable[[Step], Results]
 _TRANSFERS: dict[object, Transfer] = {}
 REGISTERED: set[OpOverload] = set()
 """Operators whose rules came from outside, and are held against an experiment wherever they occur."""
-
-
-def size_of(size: Any) -> sympy.Expr:
-    """A size, an int or a SymInt, as a sympy expression."""
-    return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)
 
 
 def transfer(*operators: object) -> Callable[[Transfer], Transfer]:

@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.fx import Node
 
 from dpgraph.capture.joint import JointGraph
+from dpgraph.capture.sizes import size_of
 from dpgraph.gradients.fallback import map_over_samples
 from dpgraph.gradients.forms import Gradient, materialise
 from dpgraph.gradients.registry import PerSampleTensor
 from dpgraph.gradients.rules import GRADIENT_RULES, LINEAR_RULES
 from dpgraph.provenance.lattice import PerSample
-from dpgraph.provenance.registry import Results, size_of
+from dpgraph.provenance.registry import Results
 from dpgraph.sites.find import Site
 from dpgraph.torch_compat import tree_map
 

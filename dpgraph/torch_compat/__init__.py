@@ -14,6 +14,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.fx.experimental.symbolic_shapes import ConstraintViolationError, ShapeEnv
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._sympy.functions import FloorDiv, Mod
 
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
 from dpgraph.torch_compat.tracing import (
@@ -37,8 +38,10 @@ __all__ = [
     "ConstraintViolationError",
     "FakeTensor",
     "FakeTensorMode",
+    "FloorDiv",
     "GradAOTOutput",
     "InputMutationAOTOutput",
+    "Mod",
     "OpOverload",
     "PlainAOTInput",
     "PlainAOTOutput",

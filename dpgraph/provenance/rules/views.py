@@ -3,6 +3,7 @@
 import sympy
 import torch
 
+from dpgraph.capture.sizes import size_of
 from dpgraph.provenance.lattice import (
     ONE,
     PerSample,
@@ -11,7 +12,7 @@ from dpgraph.provenance.lattice import (
     Shared,
     SummedOverSamples,
 )
-from dpgraph.provenance.registry import Step, size_of, transfer
+from dpgraph.provenance.registry import Step, transfer
 
 __all__ = ["axis_of", "moved", "quotient", "rank_of", "size_in"]
 

@@ -1,0 +1,105 @@
+"""Sizes in normal form, and conditions that are the same for every batch."""
+
+import pytest
+import sympy
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpgraph.capture.sizes import depends_on_batch, size_of
+from dpgraph.torch_compat import FakeTensorMode, FloorDiv, Mod, ShapeEnv, symbolic_fake
+
+B, T = (sympy.Symbol(name, integer=True, positive=True) for name in "BT")
+ATOMS = [B, T, FloorDiv(T, 4), T - 5, sympy.Integer(1), sympy.Integer(2), sympy.Integer(4)]
+
+
+@st.composite
+def sizes(draw: st.DrawFn) -> sympy.Expr:
+    """Sums of products, perhaps with a remainder or a quotient of two."""
+
+    def product() -> sympy.Expr:
+        return sympy.Mul(*draw(st.lists(st.sampled_from(ATOMS), min_size=1, max_size=3)))
+
+    kind = draw(st.sampled_from(["product", "product", "sum", "remainder", "quotient"]))
+    if kind == "product":
+        return product()
+    if kind == "sum":
+        return product() + product()
+    bottom = sympy.Mul(*draw(st.lists(st.sampled_from([B, T, sympy.Integer(2)]), min_size=1, max_size=2)))
+    return Mod(B * T, bottom) if kind == "remainder" else FloorDiv(B * T, bottom)
+
+
+RELATIONS = [sympy.Eq, sympy.Ne, sympy.Ge, sympy.Gt, sympy.Le, sympy.Lt]
+
+
+@given(left=sizes(), right=sizes(), relation=st.sampled_from(RELATIONS))
+def test_a_condition_said_not_to_depend_on_the_batch_is_the_same_for_every_batch(left, right, relation):
+    condition = relation(left, right)
+    if not depends_on_batch(condition, B, ShapeEnv()):
+        for length in range(1, 14):
+            assert len({bool(condition.subs({B: n, T: length})) for n in range(2, 12)}) == 1, (condition, length)
+
+
+W = FloorDiv(T, 4)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        sympy.Eq(4 * B * T, 16 * B * W),
+        sympy.Ne(Mod(B, B * (W + 1)), 0),
+        sympy.Ne(B * W, B),
+        sympy.Ne(B * W, 1),
+        sympy.Ge(B * W, 2),
+        sympy.Gt(4 * B * W * T, 4 * W),
+        sympy.Eq(FloorDiv(B * T, B * W), 4),
+        sympy.And(sympy.Gt(B * W, 0), sympy.Lt(T, 8)),
+    ],
+    ids=str,
+)
+def test_conditions_on_other_sizes(condition):
+    assert not depends_on_batch(condition, B, ShapeEnv())
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        sympy.Eq(B, 4),
+        sympy.Lt(B, T),
+        sympy.Gt(B * (T - 5), 3),
+        sympy.Eq(Mod(B * T, 8), 0),
+        sympy.Ne(FloorDiv(B, 2), 1),
+        sympy.Ge(B * T, 9),
+        sympy.And(sympy.Gt(B * W, 0), sympy.Lt(B, 8)),
+    ],
+    ids=str,
+)
+def test_conditions_on_the_batch(condition):
+    assert depends_on_batch(condition, B, ShapeEnv())
+
+
+@pytest.fixture
+def size() -> torch.SymInt:
+    mode = FakeTensorMode(shape_env=ShapeEnv(duck_shape=False))
+    fake = symbolic_fake(mode, torch.zeros(3, 24), 1)
+    assert isinstance(fake.shape[1], torch.SymInt)
+    return fake.shape[1]
+
+
+def test_what_a_guard_says_is_put_to_use(size):
+    windows = 4 * (size // 4)
+    assert size_of(size) != size_of(windows)
+    assert bool(size == windows)
+    assert size_of(size) == size_of(windows)
+    assert size_of(3 * size + 1) == size_of(12 * (size // 4) + 1)
+    assert size_of(size // 4) != size_of(size)
+
+
+def test_a_factor_that_may_be_zero_says_nothing_of_the_others(size):
+    """size - 24 is zero here and now, and may be in all runs; of the other factor it says nothing."""
+    assert bool((size - 24) * (size // 5 - size // 6) == 0)
+    assert size_of(size // 5) != size_of(size // 6)
+
+
+def test_a_number_is_its_own_size():
+    assert size_of(5) == sympy.Integer(5)
