@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from dpgraph.capture.sizes import size_of
-
 __all__ = ["canonicalise"]
 
 aten = torch.ops.aten
@@ -75,4 +73,4 @@ def _numel(value: Tensor) -> sympy.Expr:
 
 
 def _exact(sizes: Sequence[Any]) -> list[sympy.Expr]:
-    return [size_of(s) for s in sizes]
+    return [s.node.expr if isinstance(s, torch.SymInt) else sympy.Integer(s) for s in sizes]

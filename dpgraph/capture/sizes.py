@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import sympy
 import torch
 
-from dpgraph.torch_compat import FloorDiv, Mod, ShapeEnv, chooses_kernel
+from dpgraph.torch_compat import FloorDiv, Mod, ShapeEnv
 
 __all__ = ["depends_on_batch", "size_of"]
 
@@ -21,11 +21,11 @@ Rules = Mapping[sympy.Expr, sympy.Expr]
 _RULES: "WeakKeyDictionary[ShapeEnv, tuple[int, Rules]]" = WeakKeyDictionary()
 
 
-def size_of(size: Any) -> sympy.Expr:
+def size_of(size: Any, batch: sympy.Symbol) -> sympy.Expr:
     """A size, an int or a SymInt, in normal form: two are equal wherever the graph runs if their forms are."""
     if not isinstance(size, torch.SymInt):
         return sympy.Integer(size)
-    return _reduce(size.node.expr, _rules_of(size.node.shape_env))
+    return _reduce(size.node.expr, _rules_of(size.node.shape_env, batch))
 
 
 def depends_on_batch(condition: sympy.Basic, batch: sympy.Symbol, env: ShapeEnv) -> bool:
@@ -40,7 +40,7 @@ def depends_on_batch(condition: sympy.Basic, batch: sympy.Symbol, env: ShapeEnv)
         return any(depends_on_batch(part, batch, env) for part in condition.args)
     if not isinstance(condition, sympy.Rel):
         return True
-    rules = _rules_of(env)
+    rules = _rules_of(env, batch)
     left, right = (_reduce(_without_common_batch(side, batch), rules) for side in condition.args)
     difference = sympy.expand(left - right)
     as_strict = {sympy.Ge: 1, sympy.Gt: -1, sympy.Le: -1, sympy.Lt: 1}.get(condition.func, 0)  # a >= b is a - b + 1 > 0
@@ -79,17 +79,17 @@ def _without_common_batch(side: sympy.Expr, batch: sympy.Symbol) -> sympy.Expr:
     return side.replace(Mod, remainder).replace(FloorDiv, quotient)
 
 
-def _rules_of(env: ShapeEnv) -> Rules:
+def _rules_of(env: ShapeEnv, batch: sympy.Symbol) -> Rules:
     """Atoms that guards make superfluous, with what they are equal to."""
     known = _RULES.get(env)
     if known is None or known[0] != len(env.guards):
-        known = _RULES[env] = (len(env.guards), _solve(env))
+        known = _RULES[env] = (len(env.guards), _solve(env, batch))
     return known[1]
 
 
-def _solve(env: ShapeEnv) -> Rules:
-    """Only of guards that must hold for all B, or the graph is refused."""
-    conditions = [env.replace(guard.expr) for guard in env.guards if not chooses_kernel(guard)]
+def _solve(env: ShapeEnv, batch: sympy.Symbol) -> Rules:
+    """What equations of sizes alone say; one that B is in holds for some batches and not for others."""
+    conditions = [env.replace(guard.expr) for guard in env.guards]
     differ = [condition.lhs - condition.rhs for condition in conditions if isinstance(condition, sympy.Ne)]
     not_zero = {factor for difference in differ for factor in _factors(difference)}
     rules: dict[sympy.Expr, sympy.Expr] = {}
@@ -98,7 +98,8 @@ def _solve(env: ShapeEnv) -> Rules:
             continue
         factors = _factors(_reduce(condition.lhs - condition.rhs, rules))
         unsure = [factor for factor in factors if not factor.is_positive and factor not in not_zero]
-        solved = _solve_for_an_atom(unsure[0]) if len(unsure) == 1 else None
+        of_other_sizes = len(unsure) == 1 and batch not in unsure[0].free_symbols
+        solved = _solve_for_an_atom(unsure[0]) if of_other_sizes else None
         if solved is not None:
             atom, value = solved
             rules = {known: _reduce(expression, {atom: value}) for known, expression in rules.items()}

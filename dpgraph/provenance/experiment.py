@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from dpgraph.capture.sizes import size_of
 from dpgraph.provenance.lattice import PerSample, Provenance, SummedOverSamples
 from dpgraph.provenance.registry import Results, Step
 from dpgraph.torch_compat import tree_map, unset_fake_temporarily
@@ -103,7 +102,7 @@ class _Experiment:
 
     def _number(self, size: Any) -> sympy.Expr:
         """A size with a batch of three; other symbols are as they were at capture."""
-        expression = size_of(size).subs(self.step.batch, NUM_SAMPLES)
+        expression = self.step.size(size).subs(self.step.batch, NUM_SAMPLES)
         return expression if expression.is_number else sympy.Integer(size.node.hint)
 
     def _with(self, x: Node, changed: tuple[int, ...]) -> Tensor:

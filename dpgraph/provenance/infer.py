@@ -1,7 +1,6 @@
 """Infer which elements of every value of a joint graph depend on which sample."""
 
 import operator
-from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +11,6 @@ from torch import Tensor
 from torch.fx import Node
 
 from dpgraph.capture.joint import Constant, Input, JointGraph, Parameter, Sample, Tangent
-from dpgraph.capture.sizes import size_of
 from dpgraph.provenance.experiment import find_contradiction
 from dpgraph.provenance.lattice import (
     PerSample,
@@ -25,7 +23,6 @@ from dpgraph.provenance.lattice import (
 )
 from dpgraph.provenance.registry import REGISTERED, Results, Step, find_transfer
 from dpgraph.provenance.rules import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES
-from dpgraph.provenance.rules.views import size_in
 from dpgraph.provenance.scale import find_power
 from dpgraph.torch_compat import tree_leaves
 
@@ -150,7 +147,9 @@ def _of_shared(step: Step) -> Results:
     node = step.node
     value = node.meta.get("val")
     several = value if isinstance(value, (tuple, list)) else (value,)
-    if not any(step.batch in size.free_symbols for v in several if isinstance(v, Tensor) for size in _sizes(v.shape)):
+    if not any(
+        step.batch in size.free_symbols for v in several if isinstance(v, Tensor) for size in map(step.size, v.shape)
+    ):
         return Shared()
     if node.target is prims.iota.default:
         return _position(step)
@@ -187,7 +186,7 @@ def _tiled(step: Step) -> Provenance:
     """One copy of a shared axis for each sample, end to end: (b, i) holds what i held, whichever sample b is."""
     shape, repeats = step.shape(step.args[0]), step.args[1]
     own = (sympy.Integer(1),) * (len(repeats) - len(shape)) + shape
-    axes = [i for i, times in enumerate(repeats) if size_in(times) == step.batch]
+    axes = [i for i, times in enumerate(repeats) if step.size(times) == step.batch]
     if len(axes) == 1:
         return PerSample(axes[0], inner=own[axes[0]])
     return mixes(step.node, "gives each place in the batch a value of its own")
@@ -213,7 +212,7 @@ def _with_one_batch_axis(step: Step, results: Results) -> Results:
 def _one_batch_axis(step: Step, found: Provenance, value: object) -> Provenance:
     if not isinstance(value, Tensor) or isinstance(found, (Refused, SamplePosition)):
         return found
-    sizes = _sizes(value.shape)
+    sizes = [step.size(s) for s in value.shape]
     if isinstance(found, PerSample):
         size = sizes.pop(found.axis)
         if sympy.expand(size - found.outer * step.batch * found.inner) != 0:
@@ -272,7 +271,3 @@ def _replace_power(results: Results, power: int, scaled_at: Node | None) -> Resu
 
 def _all(results: Results) -> tuple[Provenance, ...]:
     return results if isinstance(results, tuple) else (results,)
-
-
-def _sizes(shape: Sequence[Any]) -> list[sympy.Expr]:
-    return [size_of(s) for s in shape]

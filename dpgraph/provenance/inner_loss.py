@@ -11,7 +11,6 @@ import torch
 from torch.fx import Node
 
 from dpgraph.capture.joint import JointGraph
-from dpgraph.capture.sizes import size_of
 from dpgraph.provenance.lattice import PerSample, SummedOverSamples
 from dpgraph.provenance.registry import Results
 
@@ -128,7 +127,8 @@ def _picks_one(node: Node) -> bool:
     """Whether a gather takes one element along its axis: the score of a sample's class."""
     dim, index = node.args[1:3]
     assert isinstance(dim, int) and isinstance(index, Node)
-    return bool(size_of(index.meta["val"].shape[dim]) == 1)
+    size = index.meta["val"].shape[dim]
+    return isinstance(size, int) and size == 1
 
 
 def _cross_entropy(pick: Node, provenance: Mapping[Node, Results]) -> str:

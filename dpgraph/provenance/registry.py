@@ -60,7 +60,11 @@ class Step:
     def shape(self, operand: Node) -> tuple[sympy.Expr, ...]:
         """Symbolic shape of an operand; () for a scalar."""
         value = operand.meta.get("val")
-        return tuple(size_of(s) for s in value.shape) if isinstance(value, Tensor) else ()
+        return tuple(self.size(s) for s in value.shape) if isinstance(value, Tensor) else ()
+
+    def size(self, value: Any) -> sympy.Expr:
+        """A size among the arguments, or of a tensor: a number, a SymInt or its node."""
+        return size_of(value.meta["val"] if isinstance(value, Node) else value, self.batch)
 
     @property
     def out_shape(self) -> tuple[sympy.Expr, ...]:

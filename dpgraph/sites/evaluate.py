@@ -86,11 +86,12 @@ class SiteFunction:
 
     def _for_one_sample(self, node: Node, env: dict[Node, Any]) -> Any:
         """A size, with B taken as 1."""
-        size = size_of(node.meta["val"])
-        alone = size.subs(self.joint.batch_symbol, 1)
+        batch = self.joint.batch_symbol
+        size = size_of(node.meta["val"], batch)
+        alone = size.subs(batch, 1)
         if alone.is_Integer:
             return int(alone)
-        assert size in (alone, alone * self.joint.batch_symbol), f"{node} is no multiple of the batch size"
+        assert size == alone or sympy.expand(size - alone * batch) == 0, f"{node} is no multiple of the batch size"
         return env[node] if size == alone else env[node] // self._num_samples(env)
 
     def _num_samples(self, env: dict[Node, Any]) -> Any:

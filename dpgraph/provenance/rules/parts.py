@@ -6,7 +6,7 @@ import torch
 from dpgraph.provenance.lattice import PerSample, Provenance, Shared, SummedOverSamples, meet
 from dpgraph.provenance.registry import Step, transfer
 from dpgraph.provenance.rules.pointwise import is_zero
-from dpgraph.provenance.rules.views import axis_of, moved, quotient, rank_of, size_in
+from dpgraph.provenance.rules.views import axis_of, moved, quotient, rank_of
 
 aten = torch.ops.aten
 
@@ -25,7 +25,7 @@ def slice_(step: Step) -> Provenance:
         return Shared()
     if isinstance(found, PerSample) and step.arg(4, "step", 1) == 1:
         block = step.batch * found.inner
-        start = size_in(step.arg(2, "start", 0) or 0)
+        start = step.size(step.arg(2, "start", 0) or 0)
         if quotient(start, block) is not None or start == 0:
             outer = quotient(step.out_shape[dim], block)
             if outer is not None:

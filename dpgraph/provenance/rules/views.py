@@ -3,7 +3,6 @@
 import sympy
 import torch
 
-from dpgraph.capture.sizes import size_of
 from dpgraph.provenance.lattice import (
     ONE,
     PerSample,
@@ -14,7 +13,7 @@ from dpgraph.provenance.lattice import (
 )
 from dpgraph.provenance.registry import Step, transfer
 
-__all__ = ["axis_of", "moved", "quotient", "rank_of", "size_in"]
+__all__ = ["axis_of", "moved", "quotient", "rank_of"]
 
 aten = torch.ops.aten
 
@@ -142,13 +141,8 @@ def repeat(step: Step) -> Provenance:
     result = moved(step, found, axis_of(found) + shift, "repeats it")
     times = repeats[axis_of(found) + shift]
     if isinstance(result, PerSample) and times != 1:
-        return PerSample(result.axis, result.outer * size_in(times), result.inner)
+        return PerSample(result.axis, result.outer * step.size(times), result.inner)
     return result if times == 1 or not isinstance(result, SamplePosition) else step.mixed("repeats it")
-
-
-def size_in(value: object) -> sympy.Expr:
-    """A size among the arguments of an op."""
-    return size_of(value.meta["val"] if isinstance(value, torch.fx.Node) else value)
 
 
 @transfer(torch.ops.prims.rev.default)
