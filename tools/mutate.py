@@ -31,14 +31,15 @@ from tools.mutation.tree import ROOT, Verdict
 
 __all__ = ["main"]
 
-FOLDERS = ("dpgraph/gradients", "dpgraph/provenance", "dpgraph/sites")
+MUTATED = ("dpgraph/capture/sizes.py", "dpgraph/gradients", "dpgraph/provenance", "dpgraph/sites")
 RESULTS = CACHE / "results.json"
 PAGE = ROOT / "docs" / "mutation.md"
 
 
 def mutated_files() -> list[str]:
     """The files that are mutated, relative to the root."""
-    return [str(path.relative_to(ROOT)) for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    found = [[ROOT / name] if name.endswith(".py") else sorted((ROOT / name).rglob("*.py")) for name in MUTATED]
+    return [str(path.relative_to(ROOT)) for paths in found for path in paths]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -120,7 +120,7 @@ MUTANTS = (
     guard(
         "a branch on the number of samples",
         "capture/batch_size.py",
-        "if batch in condition.free_symbols and not _holds_for_all(condition, batch):",
+        "if depends_on_batch(condition, batch, env):",
         "if False:",
         "the_program_does_not_branch_on_the_number_of_samples",
     ),

@@ -27,6 +27,7 @@ __all__ = ["ReachMap", "Reached", "find_reach"]
 
 # In the order in which they are asked. Those of Inductor are slow, and see what the eager backend sees.
 TESTS = (
+    "tests/capture",
     "tests/provenance",
     "tests/gradients",
     "tests/sites",
@@ -38,9 +39,10 @@ TESTS = (
     "tests/test_inner_losses.py",
     "tests/test_peer_faults.py",
     "tests/test_plan_forms.py",
+    "tests/test_varying_sizes.py",
     "tests/programs",
 )
-UNITS = TESTS[:3]
+UNITS = TESTS[:4]
 # Many random programs take longer than a mutant is given.
 CHOSEN = ("-m", "not inductor and not slow", "-k", "not programs_on and not biases_of_programs")
 CACHE = ROOT / ".cache" / "mutation"

@@ -111,7 +111,7 @@ ACCEPTED: tuple[Accepted, ...] = (
             (
                 "dpgraph/provenance/registry.py",
                 "Step.shape",
-                "return tuple(size_of(s) for s in value.shape) if isinstance(value, Tensor) else ()",
+                "return tuple(self.size(s) for s in value.shape) if isinstance(value, Tensor) else ()",
                 "`isinstance(value, Tensor)` → `True`",
             ),
         ),
@@ -160,7 +160,7 @@ ACCEPTED: tuple[Accepted, ...] = (
             (
                 "dpgraph/sites/evaluate.py",
                 "SiteFunction._for_one_sample",
-                "alone = size.subs(self.joint.batch_symbol, 1)",
+                "alone = size.subs(batch, 1)",
                 "`1` → `2`",
             ),
         ),
