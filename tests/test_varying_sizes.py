@@ -135,9 +135,37 @@ class AttendsToPixels(Images):
         return self.last(h + found.transpose(1, 2).reshape(h.shape)) * x
 
 
+class AttendsAlongAxes(Images):
+    """Rows first, so that the samples lie between two axes of sizes that vary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(D, D), nn.Linear(D, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows_first = x.transpose(0, 1)
+        return x * self.last(self.first(rows_first).softmax(0).tanh()).transpose(0, 1)
+
+    @staticmethod
+    def batch(num_samples: int, length: int) -> Tensor:
+        return torch.randn(num_samples, length, length + 4, D, dtype=torch.float64)
+
+
+class AttendsAlongWindows(AttendsAlongAxes):
+    """As many outer rows as there are windows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, H, W, d = x.shape
+        windows_first = x.view(B, H // 4, 4, W, d).permute(1, 0, 3, 2, 4)
+        h = self.last(self.first(windows_first).softmax(0).tanh())
+        return x * h.permute(1, 0, 3, 2, 4).reshape(B, H, W, d)
+
+
 @pytest.mark.parametrize(
     "kind",
     [
+        AttendsAlongAxes,
+        AttendsAlongWindows,
         Windows,
         WindowsOfUnknownNumber,
         WindowsAsSamples,

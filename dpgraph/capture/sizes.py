@@ -62,13 +62,15 @@ def _factor_has_one_sign(factor: sympy.Expr, batch: sympy.Symbol) -> bool:
 
 
 def _without_common_batch(side: sympy.Expr, batch: sympy.Symbol) -> sympy.Expr:
-    """Mod(B * a, B * b) as B * Mod(a, b), and (B * a) // (B * b) as a // b."""
+    """Mod(B * a, B * b) as B * Mod(a, b), (B * a) // (B * b) as a // b, and Mod(a, B * a * b) as a, for a is less."""
 
     def cancel(top: sympy.Expr, bottom: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr] | None:
         parts = sympy.cancel(top / batch), sympy.cancel(bottom / batch)
         return None if any(batch in part.free_symbols for part in parts) else parts
 
     def remainder(top: sympy.Expr, bottom: sympy.Expr) -> sympy.Expr:
+        if sympy.fraction(sympy.cancel(bottom / (top * batch)))[1] == 1:
+            return top
         parts = cancel(top, bottom)
         return Mod(top, bottom) if parts is None else batch * Mod(*parts)
 

@@ -1,7 +1,7 @@
 """Evaluate a site for every sample alone: run its slice on values that keep the samples apart."""
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from dpgraph.gradients.rules import GRADIENT_RULES, LINEAR_RULES
 from dpgraph.provenance.lattice import PerSample
 from dpgraph.provenance.registry import Results
 from dpgraph.sites.find import Site
-from dpgraph.torch_compat import tree_map
+from dpgraph.torch_compat import compute_size, tree_map
 
 __all__ = ["SiteFunction"]
 
@@ -40,8 +40,18 @@ class SiteFunction:
 
     @property
     def operands(self) -> tuple[str, ...]:
-        """Names of the nodes that `__call__` takes the values of, in order: the probe, then what the site reads."""
-        return (self.joint.probe, *(name for name in self.site.frontier if name != self.joint.probe))
+        """Names of the nodes that `__call__` takes the values of, in order: the probe, what the site reads, sizes."""
+        return tuple(dict.fromkeys((self.joint.probe, *self.site.frontier, *self._sizes)))
+
+    @property
+    def _sizes(self) -> Iterator[str]:
+        """The inputs that are sizes before and behind the samples, where one axis has both and neither is a number."""
+        read = [self.provenance[self.joint.nodes[name]] for name in self.site.frontier]
+        symbols = {s for p in read if isinstance(p, PerSample) and _between_symbols(p) for s in p.outer.free_symbols}
+        for name in self.joint.inputs:
+            size = self.joint.nodes[name].meta.get("val")
+            if isinstance(size, torch.SymInt) and size.node.expr in symbols:
+                yield name
 
     def __call__(self, *values: Any) -> Gradient:
         """The per-sample gradient, from the values of `operands`."""
@@ -63,8 +73,8 @@ class SiteFunction:
             gradient = LINEAR_RULES[node.target](*args, **kwargs)
             if gradient is not None:
                 return gradient
-        layout, num_samples = self._layout(node), self._num_samples(env)
-        args, kwargs = self._resolve(node, env, lambda x, value: self._stack(x, value, layout, num_samples))
+        layout = self._layout(node)
+        args, kwargs = self._resolve(node, env, lambda x, value: self._stack(x, value, layout, env))
         result = GRADIENT_RULES[node.target](*args, **kwargs) if node.target in GRADIENT_RULES else None
         if result is None:
             result = map_over_samples(node.target, args, kwargs)
@@ -102,7 +112,7 @@ class SiteFunction:
         found = [p for x in node.all_input_nodes if isinstance(p := self.provenance[x], PerSample)]
         return next((p for p in found if not p.exchangeable), None)
 
-    def _stack(self, node: Node, value: Any, layout: PerSample | None, num_samples: Any) -> Any:
+    def _stack(self, node: Node, value: Any, layout: PerSample | None, env: dict[Node, Any]) -> Any:
         """One value a sample, stacked in front; the value itself if all samples share it."""
         if isinstance(value, tuple):
             return PerSampleTensor(materialise(value))
@@ -110,17 +120,24 @@ class SiteFunction:
         if not isinstance(found, PerSample):
             return value
         split = layout.moved_to(found.axis) if found.exchangeable and layout is not None else found
-        return PerSampleTensor(_samples_first(value, split, num_samples))
+        outer = self._value(split.outer, env) if _between_symbols(split) else _size(split.outer)
+        return PerSampleTensor(_samples_first(value, split.axis, outer, self._num_samples(env), _size(split.inner)))
+
+    def _value(self, size: sympy.Expr, env: dict[Node, Any]) -> Any:
+        """A size, computed from those among the operands."""
+        return compute_size(size, [x for x in env.values() if isinstance(x, torch.SymInt)])
 
 
-def _samples_first(value: Tensor, found: PerSample, num_samples: Any) -> Tensor:
+def _samples_first(value: Tensor, axis: int, outer: Any, num_samples: Any, inner: int) -> Tensor:
     """[..., outer * B * inner, ...] to [B, ..., outer * inner, ...]."""
-    axis, outer, inner = found.axis, _size(found.outer), _size(found.inner)
     if outer == inner == 1:
         return value.movedim(axis, 0).unsqueeze(axis + 1)
-    assert outer != -1 or inner != -1, "the samples lie between two axes of unknown size"
     split = value.reshape(*value.shape[:axis], outer, num_samples, inner, *value.shape[axis + 1 :])
     return split.movedim(axis + 1, 0).flatten(axis + 1, axis + 2)
+
+
+def _between_symbols(found: PerSample) -> bool:
+    return _size(found.outer) == _size(found.inner) == -1
 
 
 def _size(factor: sympy.Expr) -> int:

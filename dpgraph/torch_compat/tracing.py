@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FunctionType
 from typing import Any
 
+import sympy
 import torch
 import torch._dynamo
 import torch._dynamo.config
@@ -22,6 +23,8 @@ from torch.fx.experimental.symbolic_shapes import (
     DimDynamic,
     StatelessSymbolicContext,
 )
+from torch.utils._sympy.interp import sympy_interp
+from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 from dpgraph.decompositions import OWN_DECOMPOSITIONS
 
@@ -31,6 +34,7 @@ __all__ = [
     "capture_config",
     "chooses_kernel",
     "compile_separately",
+    "compute_size",
     "current_fake_mode",
     "decompositions",
     "find_operators",
@@ -73,6 +77,17 @@ def symbolic_fake(mode: FakeTensorMode, x: Tensor, dim: int | None) -> Tensor:
 def size_hint(size: int | torch.SymInt) -> int:
     """A size as it was when the graph was captured: a choice of speed must not become a guard."""
     return int(size.node.hint) if isinstance(size, torch.SymInt) else size
+
+
+def compute_size(size: sympy.Expr, symbols: Sequence[torch.SymInt]) -> Any:
+    """The value of an expression in `symbols`; in a trace, as a computation of the graph.
+
+    Args:
+        size: has no other symbols.
+        symbols: sizes, those that are symbols themselves are read.
+    """
+    values = {x.node.expr: x for x in symbols if isinstance(x.node.expr, sympy.Symbol)}
+    return sympy_interp(PythonReferenceAnalysis, values, size)
 
 
 def storage_of(x: Tensor) -> int:

@@ -10,23 +10,25 @@ from dpgraph.capture.sizes import depends_on_batch, size_of
 from dpgraph.torch_compat import FakeTensorMode, FloorDiv, Mod, ShapeEnv, symbolic_fake
 
 B, T = (sympy.Symbol(name, integer=True, positive=True) for name in "BT")
-ATOMS = [B, T, FloorDiv(T, 4), T - 5, sympy.Integer(1), sympy.Integer(2), sympy.Integer(4)]
+SIZES = [B, T, FloorDiv(T, 4), sympy.Integer(1), sympy.Integer(2), sympy.Integer(4)]
 
 
 @st.composite
 def sizes(draw: st.DrawFn) -> sympy.Expr:
     """Sums of products, perhaps with a remainder or a quotient of two."""
 
-    def product() -> sympy.Expr:
-        return sympy.Mul(*draw(st.lists(st.sampled_from(ATOMS), min_size=1, max_size=3)))
+    def product(*more: sympy.Expr) -> sympy.Expr:
+        return sympy.Mul(*draw(st.lists(st.sampled_from([*SIZES, *more]), min_size=1, max_size=3)))
 
-    kind = draw(st.sampled_from(["product", "product", "sum", "remainder", "quotient"]))
-    if kind == "product":
-        return product()
-    if kind == "sum":
-        return product() + product()
-    bottom = sympy.Mul(*draw(st.lists(st.sampled_from([B, T, sympy.Integer(2)]), min_size=1, max_size=2)))
-    return Mod(B * T, bottom) if kind == "remainder" else FloorDiv(B * T, bottom)
+    match draw(st.sampled_from(["product", "product", "sum", "remainder", "quotient"])):
+        case "product":
+            return product(T - 5)
+        case "sum":
+            return product(T - 5) + product(T - 5)
+        case "remainder":
+            return Mod(product(), product().subs(FloorDiv(T, 4), T))
+        case _:
+            return FloorDiv(product(), product().subs(FloorDiv(T, 4), T))
 
 
 def form(size: int | torch.SymInt) -> sympy.Expr:
@@ -52,6 +54,7 @@ W = FloorDiv(T, 4)
     [
         sympy.Eq(4 * B * T, 16 * B * W),
         sympy.Ne(Mod(B, B * (W + 1)), 0),
+        sympy.Ne(Mod(W, B * W * T), 0),
         sympy.Ne(B * W, B),
         sympy.Ne(B * W, 1),
         sympy.Ge(B * W, 2),
