@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import sympy
 import torch
+from sympy.logic.boolalg import BooleanFunction
 
 from dpgraph.torch_compat import FloorDiv, Mod, ShapeEnv
 
@@ -36,7 +37,7 @@ def depends_on_batch(condition: sympy.Basic, batch: sympy.Symbol, env: ShapeEnv)
     """
     if batch not in condition.free_symbols:
         return False
-    if isinstance(condition, (sympy.And, sympy.Or, sympy.Not)):
+    if isinstance(condition, BooleanFunction):
         return any(depends_on_batch(part, batch, env) for part in condition.args)
     if not isinstance(condition, sympy.Rel):
         return True

@@ -46,7 +46,18 @@ def test_a_condition_said_not_to_depend_on_the_batch_is_the_same_for_every_batch
             assert len({bool(condition.subs({B: n, T: length})) for n in range(2, 12)}) == 1, (condition, length)
 
 
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_numbers_about_multiples_of_the_batch(relation, times):
+    """Whether they are passed by all batches at once is for each side of each relation another number."""
+    for number in range(-7, 8):
+        for condition in (relation(times * B, number), relation(number, times * B), relation(times * B / 3, number)):
+            if not depends_on_batch(condition, B, ShapeEnv()):
+                assert len({bool(condition.subs(B, n)) for n in range(2, 12)}) == 1, condition
+
+
 W = FloorDiv(T, 4)
+SHARE = sympy.Symbol("share", positive=True)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +71,17 @@ W = FloorDiv(T, 4)
         sympy.Ge(B * W, 2),
         sympy.Gt(4 * B * W * T, 4 * W),
         sympy.Eq(FloorDiv(B * T, B * W), 4),
+        sympy.Gt(B, 1),
+        sympy.Ge(B, 2),
+        sympy.Le(B, 1),
+        sympy.Lt(B, 2),
+        sympy.Gt(1, B),
+        sympy.Ge(1, B),
+        sympy.Gt(B * SHARE, 0),
+        sympy.Lt(B * W, 1),
+        sympy.Le(B * W, 1),
         sympy.And(sympy.Gt(B * W, 0), sympy.Lt(T, 8)),
+        sympy.Or(sympy.Gt(B * W, 0), sympy.Lt(T, 8)),
     ],
     ids=str,
 )
@@ -77,7 +98,11 @@ def test_conditions_on_other_sizes(condition):
         sympy.Eq(Mod(B * T, 8), 0),
         sympy.Ne(FloorDiv(B, 2), 1),
         sympy.Ge(B * T, 9),
+        sympy.Gt(B * SHARE, 1),
+        sympy.Gt(B + SHARE, 1),
         sympy.And(sympy.Gt(B * W, 0), sympy.Lt(B, 8)),
+        sympy.Or(sympy.Gt(B * W, 0), sympy.Lt(B, 8)),
+        B,
     ],
     ids=str,
 )

@@ -67,6 +67,12 @@ class SequenceProgram:
                 parameters[i].requires_grad_(False)
         return model, x
 
+    def longer(self, x: Tensor, by: int) -> Tensor | None:
+        """Two samples more and so many positions more than in x; None if the model takes no other than these."""
+        shape = (len(x) + 2, x.shape[1] + by, *x.shape[2:])
+        other = torch.randn(shape, dtype=x.dtype) if x.is_floating_point() else torch.randint(0, 4, shape)
+        return other if by and _runs(self, other) else None
+
 
 @dataclass(frozen=True)
 class ImageProgram:
@@ -91,6 +97,13 @@ class ImageProgram:
         if self.channels_last:
             return model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
         return model, x
+
+    def longer(self, x: Tensor, by: int) -> Tensor | None:
+        """Two samples more and so many rows and columns more than in x; None if the model takes no other than these."""
+        other = torch.randn(len(x) + 2, 3, self.size + by, self.size + by, dtype=x.dtype)
+        if self.channels_last:
+            other = other.contiguous(memory_format=torch.channels_last)
+        return other if by and _runs(self, other) else None
 
 
 Program = SequenceProgram | ImageProgram
@@ -128,7 +141,8 @@ def image_programs(draw: st.DrawFn, max_steps: int = 3) -> ImageProgram:
     channels, batch, size = draw(st.sampled_from([2, 4])), draw(st.integers(0, 4)), draw(st.integers(3, 6))
     steps, mixes = draw(_steps([*IMAGES], [*MIXES_IMAGES], max_steps))
     program = ImageProgram(batch, channels, size, steps, draw(st.booleans()), draw(st.integers(0, 99)), mixes)
-    assume(_runs(program))
+    _, x = program.build()
+    assume(_runs(program, x.new_ones(2, *x.shape[1:])))
     return program
 
 
@@ -147,11 +161,11 @@ def _steps(draw: st.DrawFn, sound: list[str], mixing: list[str], max_steps: int)
     return (*steps[:place], name, *steps[place:]), name
 
 
-def _runs(program: ImageProgram) -> bool:
-    """Whether two samples go through the model and give anything."""
-    model, x = program.build()
+def _runs(program: Program, x: Tensor) -> bool:
+    """Whether x goes through the model and gives anything."""
+    model, _ = program.build()
     try:
         with torch.no_grad():
-            return model(x.new_ones(2, *x.shape[1:])).numel() > 0
+            return model(x).numel() > 0
     except RuntimeError:
         return False
