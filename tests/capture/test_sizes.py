@@ -127,10 +127,43 @@ def test_what_a_guard_says_is_put_to_use(size):
     assert form(size // 4) != form(size)
 
 
+def test_what_several_guards_say_is_put_together(size):
+    assert bool(size == 4 * (size // 4))
+    assert bool(size // 4 == 2 * (size // 8))
+    assert form(size) == form(8 * (size // 8))
+    assert form(size * size) == form(32 * (size // 4) * (size // 8))
+
+
 def test_a_factor_that_may_be_zero_says_nothing_of_the_others(size):
-    """size - 24 is zero here and now, and may be in all runs; of the other factor it says nothing."""
-    assert bool((size - 24) * (size // 5 - size // 6) == 0)
-    assert form(size // 5) != form(size // 6)
+    assert bool((size // 5) * (size // 6 - 4) == 0)
+    assert form(size // 6) == (size // 6).node.expr
+    assert bool(size // 5 != 0)
+    assert form(size // 6) == 4
+
+
+def test_a_size_is_no_factor_that_may_be_zero(size):
+    assert bool(size * (size // 6 - 4) == 0)
+    assert form(size // 6) == 4
+
+
+def test_a_guard_on_the_batch_says_nothing(size):
+    assert bool(size == 4 * (size // 4))
+    batch = size.node.expr
+    assert size_of(size, batch) == batch
+    assert size_of(4 * (size // 4), batch) != batch
+
+
+def test_what_no_whole_number_of_the_others_is_stays_as_it_is(size):
+    a, b = size // 5, size // 9
+    assert bool(2 * a == 3 * b + 2)
+    assert (form(a), form(b)) == (a.node.expr, b.node.expr)
+
+
+def test_an_equation_is_not_solved_for_what_occurs_in_the_solution(size):
+    a, b = size // 5, size // 6
+    assert bool(a * a + a + b == 24)
+    assert form(a) == a.node.expr
+    assert form(b) == form(24 - a * a - a)
 
 
 def test_a_number_is_its_own_size():
