@@ -19,7 +19,7 @@ __all__ = ["depends_on_batch", "size_of"]
 
 SMALLEST_BATCH = 2
 Rules = Mapping[sympy.Expr, sympy.Expr]
-_RULES: "WeakKeyDictionary[ShapeEnv, tuple[int, Rules]]" = WeakKeyDictionary()
+_RULES: "WeakKeyDictionary[ShapeEnv, tuple[tuple[sympy.Symbol, int], Rules]]" = WeakKeyDictionary()
 
 
 def size_of(size: Any, batch: sympy.Symbol) -> sympy.Expr:
@@ -84,9 +84,10 @@ def _without_common_batch(side: sympy.Expr, batch: sympy.Symbol) -> sympy.Expr:
 
 def _rules_of(env: ShapeEnv, batch: sympy.Symbol) -> Rules:
     """Atoms that guards make superfluous, with what they are equal to."""
+    state = batch, len(env.guards)
     known = _RULES.get(env)
-    if known is None or known[0] != len(env.guards):
-        known = _RULES[env] = (len(env.guards), _solve(env, batch))
+    if known is None or known[0] != state:
+        known = _RULES[env] = (state, _solve(env, batch))
     return known[1]
 
 

@@ -148,6 +148,7 @@ def test_a_size_is_no_factor_that_may_be_zero(size):
 
 def test_a_guard_on_the_batch_says_nothing(size):
     assert bool(size == 4 * (size // 4))
+    assert form(size) == form(4 * (size // 4))
     batch = size.node.expr
     assert size_of(size, batch) == batch
     assert size_of(4 * (size // 4), batch) != batch
