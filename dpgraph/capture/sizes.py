@@ -13,7 +13,7 @@ import sympy
 import torch
 from sympy.logic.boolalg import BooleanFunction
 
-from dpgraph.torch_compat import FloorDiv, Mod, ShapeEnv
+from dpgraph.torch_compat import Mod, ShapeEnv
 
 __all__ = ["depends_on_batch", "size_of"]
 
@@ -63,23 +63,16 @@ def _factor_has_one_sign(factor: sympy.Expr, batch: sympy.Symbol) -> bool:
 
 
 def _without_common_batch(side: sympy.Expr, batch: sympy.Symbol) -> sympy.Expr:
-    """Mod(B * a, B * b) as B * Mod(a, b), (B * a) // (B * b) as a // b, and Mod(a, B * a * b) as a, for a is less."""
-
-    def cancel(top: sympy.Expr, bottom: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr] | None:
-        parts = sympy.cancel(top / batch), sympy.cancel(bottom / batch)
-        return None if any(batch in part.free_symbols for part in parts) else parts
+    """Mod(B * a, B * b) as B * Mod(a, b), and Mod(a, B * a * b) as a, which is less; quotients cancel of themselves."""
 
     def remainder(top: sympy.Expr, bottom: sympy.Expr) -> sympy.Expr:
         if sympy.fraction(sympy.cancel(bottom / (top * batch)))[1] == 1:
             return top
-        parts = cancel(top, bottom)
-        return Mod(top, bottom) if parts is None else batch * Mod(*parts)
+        parts = sympy.cancel(top / batch), sympy.cancel(bottom / batch)
+        common = not any(batch in part.free_symbols for part in parts)
+        return batch * Mod(*parts) if common else Mod(top, bottom)
 
-    def quotient(top: sympy.Expr, bottom: sympy.Expr) -> sympy.Expr:
-        parts = cancel(top, bottom)
-        return FloorDiv(top, bottom) if parts is None else FloorDiv(*parts)
-
-    return side.replace(Mod, remainder).replace(FloorDiv, quotient)
+    return side.replace(Mod, remainder)
 
 
 def _rules_of(env: ShapeEnv, batch: sympy.Symbol) -> Rules:

@@ -96,6 +96,7 @@ def test_conditions_on_other_sizes(condition):
         sympy.Lt(B, T),
         sympy.Gt(B * (T - 5), 3),
         sympy.Eq(Mod(B * T, 8), 0),
+        sympy.Eq(Mod(B, 4), 1),
         sympy.Ne(FloorDiv(B, 2), 1),
         sympy.Ge(B * T, 9),
         sympy.Gt(B * SHARE, 1),
@@ -139,6 +140,14 @@ def test_a_factor_that_may_be_zero_says_nothing_of_the_others(size):
     assert form(size // 6) == (size // 6).node.expr
     assert bool(size // 5 != 0)
     assert form(size // 6) == 4
+
+
+def test_sizes_that_differ_are_a_factor_that_is_not_zero(size):
+    a, b = size // 5, size // 6
+    assert bool((a - b - 2) * (size // 8 - 3) == 0)
+    assert form(size // 8) == (size // 8).node.expr
+    assert bool(a != b + 2)
+    assert form(size // 8) == 3
 
 
 def test_a_size_is_no_factor_that_may_be_zero(size):
