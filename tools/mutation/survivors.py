@@ -165,4 +165,33 @@ ACCEPTED: tuple[Accepted, ...] = (
             ),
         ),
     ),
+    Accepted(
+        "The rules of sizes are solved again, to the same; it takes longer.",
+        tuple(
+            ("dpgraph/capture/sizes.py", "_rules_of", "if known is None or known[0] != state:", change)
+            for change in ("`known is None or known[0] != state` → `True`", "`0` → `1`")
+        ),
+    ),
+    Accepted(
+        "The slope is 1 or -1, by which to divide is to multiply.",
+        (
+            (
+                "dpgraph/capture/sizes.py",
+                "_solve_for_an_atom",
+                "return atom, sympy.expand(-rest / slope)",
+                "`/` → `*`",
+            ),
+        ),
+    ),
+    Accepted(
+        "A remainder that B is left in counts as depending on it, with a common factor before it or not.",
+        (
+            (
+                "dpgraph/capture/sizes.py",
+                "_without_common_batch.remainder",
+                "common = not any(batch in part.free_symbols for part in parts)",
+                "`any` → `all`",
+            ),
+        ),
+    ),
 )
