@@ -117,7 +117,7 @@ def audit_provenance(
     num_compared = 0
     for b in range(call.num_samples):
         replaced = call.arguments.map(partial(_replace, call.dims, b))
-        before, after = (experiment.run(given, without=b) for given in (call.arguments, replaced))
+        before, after = (experiment.run(x, without=b) for x in (call.arguments, replaced))
         for name, value in before.items():
             change = _change(value, after[name])
             num_compared += value.numel()

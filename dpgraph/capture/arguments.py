@@ -26,11 +26,15 @@ class Arguments:
 
     def map(self, function: Callable[[Any], Any]) -> "Arguments":
         """The same with each leaf of each argument replaced; they may be containers in any nesting."""
-        return Arguments(*tree_map(function, (self.args, dict(self.kwargs), self.targets)))
+        return Arguments(*tree_map(function, self._tree))
 
     def leaves(self) -> list[Any]:
         """All leaves, in the order of `map`."""
-        return tree_leaves((self.args, dict(self.kwargs), self.targets))
+        return tree_leaves(self._tree)
+
+    @property
+    def _tree(self) -> tuple[Any, ...]:
+        return self.args, dict(self.kwargs), self.targets
 
     def named(self, signature: inspect.Signature) -> list[tuple[str, Any]]:
         """Every argument with its name, those by position first.

@@ -12,7 +12,7 @@ from dpgraph.capture.arguments import Arguments
 from dpgraph.errors import ArgumentError, UnsupportedProgramError
 from dpgraph.torch_compat import FakeTensor, tree_leaves
 
-__all__ = ["BatchDims", "BatchedCall", "check_batch_dims", "find_batch"]
+__all__ = ["SMALLEST_TRACED", "BatchDims", "BatchedCall", "check_batch_dims", "find_batch"]
 
 BatchDims = int | Mapping[str, int | None] | None
 

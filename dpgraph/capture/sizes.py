@@ -13,11 +13,11 @@ import sympy
 import torch
 from sympy.logic.boolalg import BooleanFunction
 
+from dpgraph.capture.batch import SMALLEST_TRACED
 from dpgraph.torch_compat import Mod, ShapeEnv
 
 __all__ = ["depends_on_batch", "size_of"]
 
-SMALLEST_BATCH = 2
 Rules = Mapping[sympy.Expr, sympy.Expr]
 _RULES: "WeakKeyDictionary[ShapeEnv, tuple[tuple[sympy.Symbol, int], Rules]]" = WeakKeyDictionary()
 
@@ -59,7 +59,7 @@ def _factor_has_one_sign(factor: sympy.Expr, batch: sympy.Symbol) -> bool:
         return True
     slope, rest = factor.coeff(batch, 1), factor.coeff(batch, 0)
     linear = sympy.expand(slope * batch + rest - factor) == 0 and batch not in slope.free_symbols
-    return linear and bool(slope.is_integer and rest.is_Integer) and abs(rest) < SMALLEST_BATCH
+    return linear and bool(slope.is_integer and rest.is_Integer) and abs(rest) < SMALLEST_TRACED
 
 
 def _without_common_batch(side: sympy.Expr, batch: sympy.Symbol) -> sympy.Expr:

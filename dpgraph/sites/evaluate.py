@@ -120,12 +120,9 @@ class SiteFunction:
         if not isinstance(found, PerSample):
             return value
         split = layout.moved_to(found.axis) if found.exchangeable and layout is not None else found
-        outer = self._value(split.outer, env) if _between_symbols(split) else _size(split.outer)
+        sizes = [x for x in env.values() if isinstance(x, torch.SymInt)]
+        outer = compute_size(split.outer, sizes) if _between_symbols(split) else _size(split.outer)
         return PerSampleTensor(_samples_first(value, split.axis, outer, self._num_samples(env), _size(split.inner)))
-
-    def _value(self, size: sympy.Expr, env: dict[Node, Any]) -> Any:
-        """A size, computed from those among the operands."""
-        return compute_size(size, [x for x in env.values() if isinstance(x, torch.SymInt)])
 
 
 def _samples_first(value: Tensor, axis: int, outer: Any, num_samples: Any, inner: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch._functorch._aot_autograd.descriptors import (
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.fx.experimental.symbolic_shapes import ConstraintViolationError, ShapeEnv
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils._sympy.functions import FloorDiv, Mod
 
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
@@ -67,9 +67,7 @@ __all__ = [
     "storage_of",
     "symbolic_fake",
     "trace",
-    "tree_flatten",
     "tree_leaves",
     "tree_map",
-    "tree_unflatten",
     "unset_fake_temporarily",
 ]

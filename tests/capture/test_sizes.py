@@ -10,7 +10,8 @@ from dpgraph.capture.sizes import depends_on_batch, size_of
 from dpgraph.torch_compat import FakeTensorMode, FloorDiv, Mod, ShapeEnv, symbolic_fake
 
 B, T = (sympy.Symbol(name, integer=True, positive=True) for name in "BT")
-SIZES = [B, T, FloorDiv(T, 4), sympy.Integer(1), sympy.Integer(2), sympy.Integer(4)]
+W = FloorDiv(T, 4)
+SIZES = [B, T, W, sympy.Integer(1), sympy.Integer(2), sympy.Integer(4)]
 
 
 @st.composite
@@ -26,9 +27,9 @@ def sizes(draw: st.DrawFn) -> sympy.Expr:
         case "sum":
             return product(T - 5) + product(T - 5)
         case "remainder":
-            return Mod(product(), product().subs(FloorDiv(T, 4), T))
+            return Mod(product(), product().subs(W, T))
         case _:
-            return FloorDiv(product(), product().subs(FloorDiv(T, 4), T))
+            return FloorDiv(product(), product().subs(W, T))
 
 
 def form(size: int | torch.SymInt) -> sympy.Expr:
@@ -56,7 +57,6 @@ def test_numbers_about_multiples_of_the_batch(relation, times):
                 assert len({bool(condition.subs(B, n)) for n in range(2, 12)}) == 1, condition
 
 
-W = FloorDiv(T, 4)
 SHARE = sympy.Symbol("share", positive=True)
 
 
