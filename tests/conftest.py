@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from dpgraph.gradients import native
+
 # Inductor refuses more where this is set: what passes here passes there.
 os.environ.setdefault("CI", "true")
 
@@ -30,3 +32,10 @@ def _fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
+
+
+@pytest.fixture(params=["kernel", "products in the graph"])
+def both_ghost_norms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test with the kernel for CPUs and without it, as where there is no compiler."""
+    if request.param != "kernel":
+        monkeypatch.setattr(native, "_library", lambda: None)

@@ -88,16 +88,19 @@ def refuse(function, error=dpgraph.UnsoundProgramError, shape=(6, 4), **buffers:
 # Norms
 
 
+@pytest.mark.usefixtures("both_ghost_norms")
 def test_positions_of_a_sample_meet_in_the_norm():
     check_against_loop(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), torch.randn(3, 7, 4))
 
 
+@pytest.mark.usefixtures("both_ghost_norms")
 def test_ghost_norm_has_the_terms_between_positions():
     u, v = torch.randn(2, 5, 3), torch.randn(2, 5, 4)
     form = Outer(u, v)
     torch.testing.assert_close(form.norm_sq(), form.materialise().square().sum((1, 2)))
 
 
+@pytest.mark.usefixtures("both_ghost_norms")
 @pytest.mark.parametrize("length", [128, 131])
 def test_ghost_norm_of_a_long_sequence_counts_pairs_twice(length):
     u, v = torch.randn(2, length, 3, dtype=torch.float64), torch.randn(2, length, 4, dtype=torch.float64)

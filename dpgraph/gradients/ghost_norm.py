@@ -1,9 +1,9 @@
-"""The ghost norm: products of matrices in the graph, or one operator where a sample is long.
+"""The ghost norm: one operator where a kernel serves or a sample is long, else products of matrices in the graph.
 
 Letters: B samples, T positions, u [B, T, p], v [B, T, d].
 
-The operator `dpgraph::ghost_norm_sq` is the kernel of a GPU, and on other devices products of blocks of positions: in
-neither is there anything of size [T, T].
+The operator `dpgraph::ghost_norm_sq` is a kernel, in C++ on a CPU and in Triton on a GPU. Where there is none, it is
+products of blocks of positions. In neither is there anything of size [T, T].
 """
 
 import math
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dpgraph.gradients.forms import accumulation_dtype
 from dpgraph.gradients.gram import gram_dot, gram_norm_sq
+from dpgraph.gradients.native import native_norm_sq, native_serves
 
 __all__ = [
     "HAS_KERNEL",
@@ -26,8 +27,9 @@ __all__ = [
 
 # Positions from which on a sample is long. Of fewer, both Gram matrices of a sample are at most 8 MB in float32.
 LONG_FROM = 1024
+# What Triton's kernel takes.
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# Which share of all pairs of positions the kernel multiplies.
+# Which share of all pairs of positions a kernel multiplies.
 KERNEL_SHARE = 1 / 2
 # Positions that are multiplied with as many others at once where there is no kernel.
 BLOCK = 1024
@@ -43,10 +45,12 @@ def ghost_norm_sq(u: Tensor, v: Tensor) -> Tensor:
     A length that is symbolic may turn out to be long: it is left to the operator, so that it need not be guarded.
     """
     length = u.shape[1]
-    if not isinstance(length, int) or length >= LONG_FROM:
+    if isinstance(length, int) and length == 1:
+        return _norm_sq(u) * _norm_sq(v)
+    if not isinstance(length, int) or length >= LONG_FROM or kernel_serves(length, u, v):
         found: Tensor = torch.ops.dpgraph.ghost_norm_sq(u, v)
         return found
-    return _norm_sq(u) * _norm_sq(v) if length == 1 else gram_norm_sq(u, v)
+    return gram_norm_sq(u, v)
 
 
 def _norm_sq(x: Tensor) -> Tensor:
@@ -56,9 +60,14 @@ def _norm_sq(x: Tensor) -> Tensor:
 
 
 def kernel_serves(length: int, *operands: Tensor) -> bool:
-    """Whether the norm of samples of so many positions is left to the kernel, which writes nothing of size [T, T]."""
-    served = all(x.device.type == "cuda" and x.dtype in KERNEL_DTYPES for x in operands)
-    return HAS_KERNEL and served and length >= LONG_FROM
+    """Whether the norm of samples of so many positions is left to a kernel, which writes nothing of size [T, T].
+
+    On a GPU that is not shown to be faster for short samples, where products leave the compiler more to fuse.
+    """
+    if all(x.device.type == "cpu" for x in operands):
+        return length > 1 and native_serves(*operands)
+    on_gpu = all(x.device.type == "cuda" and x.dtype in KERNEL_DTYPES for x in operands)
+    return HAS_KERNEL and on_gpu and length >= LONG_FROM
 
 
 def blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:
@@ -79,6 +88,10 @@ def _blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:
     return total
 
 
+def _on_cpu(u: Tensor, v: Tensor) -> Tensor:
+    return native_norm_sq(u, v) if native_serves(u, v) else blocked_norm_sq(u, v)
+
+
 def _on_gpu(u: Tensor, v: Tensor) -> Tensor:
     served = u.dtype in KERNEL_DTYPES and v.dtype in KERNEL_DTYPES
     return tiled_norm_sq(u, v) if served else blocked_norm_sq(u, v)
@@ -96,5 +109,6 @@ _OPERATOR = torch.library.custom_op(
     tags=(torch.Tag.flexible_layout,),
 )
 _OPERATOR.register_fake(_fake_norm_sq)
+_OPERATOR.register_kernel("cpu", _on_cpu)
 if HAS_KERNEL:
     _OPERATOR.register_kernel("cuda", _on_gpu)

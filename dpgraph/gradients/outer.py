@@ -45,7 +45,11 @@ class Outer(Form):
         u, v = mask_samples(self.u, w), mask_samples(self.v, w)
         scale = w.to(u.dtype).reshape(-1, 1, 1)
         u, v = (u * scale, v) if u.shape[-1] < v.shape[-1] else (u, v * scale)
-        total = u.reshape(-1, u.shape[-1]).mT @ v.reshape(-1, v.shape[-1])
+        return Outer(u, v, self.shape).total()
+
+    def total(self) -> Tensor:
+        """sum_b G_b, [*shape]."""
+        total = self.u.reshape(-1, self.u.shape[-1]).mT @ self.v.reshape(-1, self.v.shape[-1])
         return total if self.shape is None else total.reshape(self.shape)
 
     def materialise(self) -> Tensor:

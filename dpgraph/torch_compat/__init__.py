@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils._sympy.functions import FloorDiv, Mod
 
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
+from dpgraph.torch_compat.native import compile_native
 from dpgraph.torch_compat.tracing import (
     batch_marked,
     capture_config,
@@ -55,6 +56,7 @@ __all__ = [
     "chooses_kernel",
     "compile_eager",
     "compile_inductor",
+    "compile_native",
     "compile_separately",
     "compute_size",
     "current_fake_mode",

@@ -18,6 +18,7 @@ from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.forms import Form, norm_sq_terms, weighted_sum
 from dpgraph.gradients.outer import Outer
 from dpgraph.gradients.rows import Rows
+from dpgraph.torch_compat import FakeTensorMode
 from tests.gradients.draws import BATCHES, EXACT, SIZES, randn
 
 
@@ -107,6 +108,56 @@ def test_a_convolution_without_groups_has_a_ghost_norm(groups: int, products: ty
     form = convolved(groups)
     assert isinstance(form.products(), products)
     torch.testing.assert_close(form.products().norm_sq(), form.materialise().square().sum((1, 2, 3)))
+
+
+def transformed(geometry: Geometry) -> Convolved:
+    """Of a convolution, or a transposed one, of images [C, 6, 5] by three channels each way."""
+    image, weight = torch.randn(4, 2, 3, 6, 5).double(), torch.randn(3, 3, 2, 3).double()
+    out = torch.convolution(image.flatten(0, 1), weight, None, *geometry_arguments(geometry))
+    return Convolved(torch.randn_like(out).unflatten(0, (4, 2)), image, weight, geometry)
+
+
+def geometry_arguments(g: Geometry) -> tuple[Any, ...]:
+    return g.stride, g.padding, g.dilation, g.transposed, g.output_padding, g.groups
+
+
+@pytest.mark.parametrize("by_product", [True, False])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        Geometry((1, 1), (0, 0), (1, 1), False, (0, 0), 1),
+        Geometry((2, 1), (1, 2), (1, 2), False, (0, 0), 1),
+        Geometry((2, 1), (1, 0), (1, 2), True, (1, 0), 1),
+    ],
+)
+def test_a_convolution_is_summed_in_two_ways(geometry: Geometry, by_product: bool, monkeypatch) -> None:
+    form, w = transformed(geometry), torch.tensor([0.5, 2.0, 0.0, 1.0], dtype=torch.float64)
+    expected = torch.tensordot(w, form.materialise(), 1)
+    monkeypatch.setattr(Convolved, "sums_by_product", by_product)
+    form.grad[2], form.image[2] = float("nan"), float("inf")
+    torch.testing.assert_close(form.weighted_sum(w), expected, **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("device", "channels", "side", "kernel", "groups", "transposed", "by_product"),
+    [
+        ("cpu", 64, 16, 1, 1, False, True),
+        ("cpu", 64, 16, 3, 1, False, False),
+        ("cpu", 256, 4, 3, 1, False, True),
+        ("cpu", 256, 4, 3, 1, True, True),
+        ("cpu", 256, 8, 3, 1, False, False),
+        ("cpu", 256, 4, 3, 2, False, False),
+        ("cuda", 256, 4, 1, 1, False, False),
+    ],
+)
+def test_products_sum_convolutions_of_small_images(
+    device: str, channels: int, side: int, kernel: int, groups: int, transposed: bool, by_product: bool
+) -> None:
+    with FakeTensorMode():
+        image = torch.empty(8, 1, channels, side, side, device=device)
+        weight = torch.empty(channels, channels // groups, kernel, kernel, device=device)
+    geometry = Geometry((1, 1), (kernel // 2,) * 2, (1, 1), transposed, (0, 0), groups)
+    assert Convolved(image, image, weight, geometry).sums_by_product == by_product
 
 
 def vars_of(form: Form) -> list[Tensor]:

@@ -1,11 +1,11 @@
-"""The ghost norm is the plain sum over pairs of positions: in the graph, or as an operator where a sample is long."""
+"""The ghost norm is the plain sum over pairs of positions: as an operator, or as products in the graph."""
 
 import pytest
 import torch
 from torch import nn
 
 from dpgraph import CompileOptions
-from dpgraph.gradients import ghost_norm, outer
+from dpgraph.gradients import ghost_norm, native, outer
 from dpgraph.gradients.ghost_norm import BLOCK, LONG_FROM, blocked_norm_sq, ghost_norm_sq, kernel_serves
 from dpgraph.gradients.gram import gram_dot, gram_norm_sq
 from dpgraph.gradients.outer import Outer
@@ -29,9 +29,15 @@ def with_kernel(monkeypatch):
     monkeypatch.setattr(ghost_norm, "HAS_KERNEL", True)
 
 
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """As on a machine without a C++ compiler."""
+    monkeypatch.setattr(native, "_library", lambda: None)
+
+
 @pytest.mark.parametrize("num_samples", [0, 1, 3, 40])
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 37])
-def test_blocks_of_positions_are_the_plain_sum(length, num_samples, small_blocks):
+def test_blocks_of_positions_are_the_plain_sum(length, num_samples, small_blocks, uncompiled):
     u = torch.randn(num_samples, length, 3, dtype=torch.float64)
     v = torch.randn(length, num_samples, 4, dtype=torch.float64).transpose(0, 1)
     found = OPERATOR(u, v)
@@ -40,14 +46,14 @@ def test_blocks_of_positions_are_the_plain_sum(length, num_samples, small_blocks
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_added_up_in_float32(dtype, small_blocks):
+def test_half_precision_is_added_up_in_float32(dtype, small_blocks, uncompiled):
     ones = torch.full((2, 20, 4), 30.0, dtype=dtype)
     found = OPERATOR(ones, ones)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, torch.full((2,), (20 * 900.0) ** 2 * 16))
 
 
-def test_what_is_not_finite_stays_in_its_sample(small_blocks):
+def test_what_is_not_finite_stays_in_its_sample(small_blocks, uncompiled):
     u, v = torch.randn(3, 20, 3), torch.randn(3, 20, 4)
     u[1, 3, 0] = float("nan")
     found = OPERATOR(u, v)
@@ -62,7 +68,7 @@ def test_no_square_of_a_long_sample_is_held():
     assert largest.numel == BLOCK**2
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(3, 5), (1, 1), (0, 5)])
 def test_it_is_a_proper_operator(shape, dtype):
     torch.library.opcheck(OPERATOR, (torch.randn(*shape, 3).to(dtype), torch.randn(*shape, 4).to(dtype)))
@@ -83,18 +89,22 @@ def test_it_goes_through_inductor_for_any_number_of_samples():
         ("cuda", LONG_FROM, torch.bfloat16, True),
         ("cuda", LONG_FROM - 1, torch.float32, False),
         ("cuda", LONG_FROM, torch.float64, False),
-        ("cpu", LONG_FROM, torch.float32, False),
+        ("cpu", LONG_FROM, torch.float32, True),
+        ("cpu", 2, torch.bfloat16, True),
+        ("cpu", 1, torch.float32, False),
+        ("cpu", LONG_FROM, torch.float16, False),
     ],
 )
-def test_the_kernel_is_for_long_samples_on_a_gpu(device, length, dtype, served, with_kernel):
+def test_a_kernel_is_for_long_samples_on_a_gpu_and_for_nearly_all_on_a_cpu(device, length, dtype, served, with_kernel):
     with FakeTensorMode():
         assert kernel_serves(length, torch.empty(1, device=device, dtype=dtype)) == served
 
 
-def test_there_is_no_kernel_without_triton(monkeypatch):
+def test_there_is_no_kernel_without_triton_or_a_compiler(monkeypatch, uncompiled):
     monkeypatch.setattr(ghost_norm, "HAS_KERNEL", False)
     with FakeTensorMode():
         assert not kernel_serves(LONG_FROM, torch.empty(1, device="cuda"))
+        assert not kernel_serves(LONG_FROM, torch.empty(1))
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -151,10 +161,16 @@ def operators_of_norm(length: int) -> set:
     return {node.target for node in traced.graph.nodes if node.op == "call_function"}
 
 
-def test_of_short_samples_the_graph_holds_the_products():
+def test_of_short_samples_the_graph_holds_the_products_where_there_is_no_kernel(uncompiled):
     found = operators_of_norm(LONG_FROM - 1)
     assert torch.ops.aten.bmm.default in found
     assert OPERATOR.default not in found
+
+
+def test_of_short_samples_the_graph_holds_the_kernel_where_there_is_one():
+    found = operators_of_norm(2)
+    assert OPERATOR.default in found
+    assert torch.ops.aten.bmm.default not in found
 
 
 def test_of_one_position_the_graph_holds_the_closed_form():

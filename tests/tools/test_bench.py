@@ -157,7 +157,7 @@ def test_everyone_takes_turns(monkeypatch):
     order = []
     steps = {name: (lambda name=name: order.append(name)) for name in "abc"}
     seconds = time_in_turns(steps, 2, 1, CPU)
-    assert "".join(order) == "abc" + "bca" + "cab"
+    assert "".join(order) == "aabbcc" + "bbccaa" + "ccaabb"
     assert {name: len(found) for name, found in seconds.items()} == dict.fromkeys("abc", 2)
 
 

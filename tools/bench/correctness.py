@@ -31,19 +31,18 @@ class Tolerance:
         error: the largest relative error of a parameter's gradient that passes.
         noise: a parameter whose gradient is less than this share of the whole is measured against the whole: in low
             precision a small difference of large numbers can be no closer.
-        of_eager: an error passes too that is at most this many times that of ordinary eager training in
-            the same dtype.
+        of_ordinary: an error passes too that is at most this many times that of ordinary training in the same dtype.
     """
 
     error: float
     noise: float
-    of_eager: float = 0.0
+    of_ordinary: float = 0.0
 
 
 TOLERANCES = {
     torch.float64: Tolerance(1e-8, 1e-8),
-    torch.float32: Tolerance(1e-3, 1e-2),
-    torch.bfloat16: Tolerance(8 * torch.finfo(torch.bfloat16).eps, 1.0, of_eager=2.0),
+    torch.float32: Tolerance(1e-3, 1e-2, of_ordinary=2.0),
+    torch.bfloat16: Tolerance(8 * torch.finfo(torch.bfloat16).eps, 1.0, of_ordinary=2.0),
 }
 
 

@@ -50,13 +50,16 @@ def time_in_turns(
     """Seconds of a step, by name and round.
 
     In each round everyone takes a turn, in an order that shifts from round to round, so that a drift of the machine's
-    speed meets all alike and a ratio can be taken within each round. The first `WARM_UP_ROUNDS` rounds do not count.
+    speed meets all alike and a ratio can be taken within each round. A turn begins with a step that is not timed: in
+    training, a step follows one of the same model, and finds in the caches what that left. The first `WARM_UP_ROUNDS`
+    rounds do not count.
     """
     names = list(steps)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(WARM_UP_ROUNDS + rounds):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
+            steps[name]()
             synchronise(device)
             start = time.perf_counter()
             for _ in range(steps_of_a_turn):

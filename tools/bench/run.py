@@ -18,7 +18,7 @@ from tools.bench.measure import MemoryLine, peak_bytes, synchronise, time_in_tur
 from tools.bench.models import Batch, Workload
 from tools.bench.peers import PEER_KINDS, why_missing
 from tools.bench.record import Result, Status, WorkloadRecord
-from tools.bench.variants import MODES, OWN_KINDS, Eager, Kind, Mode, Task, Trainer, train_only
+from tools.bench.variants import MODES, OWN_KINDS, Compiled, Eager, Kind, Mode, Task, Trainer, train_only
 
 __all__ = ["KINDS", "VARIANTS", "Settings", "parse_variant", "quieten", "run_workload"]
 
@@ -123,23 +123,26 @@ def _prepare(
         return replace(result, status=Status.failed, reason=_first_line(error))
     error_found = error_of(own, reference.clipped if kind.private else reference.plain, settings.dtype)
     result = replace(result, error=error_found if math.isfinite(error_found) else None, first_seconds=first)
-    if not error_found <= _allowed_error(model, workload, batch, mode, reference, settings):
+    tolerance = TOLERANCES[settings.dtype]
+    if not error_found <= tolerance.error and not error_found <= tolerance.of_ordinary * _error_of_ordinary(
+        model, workload, batch, mode, reference, settings
+    ):
         reason = f"relative error {error_found:.1e} against a loop over the samples"
         return replace(result, status=Status.wrong, reason=reason)
     return Ready(trainer, batch, result)
 
 
-def _allowed_error(
+def _error_of_ordinary(
     model: nn.Module, workload: Workload, batch: Batch, mode: Mode, reference: Reference, settings: Settings
 ) -> float:
-    """The tolerance of the dtype, which may grow with what ordinary training in that dtype is off by."""
-    tolerance = TOLERANCES[settings.dtype]
-    if not tolerance.of_eager:
-        return tolerance.error
-    own = copy.deepcopy(model)
-    train_only(own, mode)
-    Eager(Task(own, workload.loss, mode, reference.max_grad_norm)).step(batch)
-    return max(tolerance.error, tolerance.of_eager * error_of(own, reference.plain, settings.dtype))
+    """What ordinary training in that dtype is off by, op by op or compiled, whichever is off more."""
+    errors = []
+    for kind in (Eager, Compiled):
+        own = copy.deepcopy(model)
+        train_only(own, mode)
+        kind(Task(own, workload.loss, mode, reference.max_grad_norm)).step(batch.copy())
+        errors.append(error_of(own, reference.plain, settings.dtype))
+    return max(errors)
 
 
 def _step(ready: Ready) -> Callable[[], None]:

@@ -1,10 +1,17 @@
 """Guards of the gradients: norms, clip factors and weighted sums, and samples that are not finite."""
 
-from tools.mutation.guard import guard
+from tools.mutation.guard import Mutant, guard
 
 __all__ = ["MUTANTS"]
 
 NONFINITE = "a_sample_that_is_not_finite_adds_nothing"
+
+
+def native(name: str, source: str, replacement: str, test: str) -> Mutant:
+    """A mutant of the kernel for CPUs."""
+    tests = (f"tests/gradients/test_native.py::test_{test}",)
+    return Mutant(name, "dpgraph/kernels/ghost_norm.cpp", source, replacement, tests)
+
 
 MUTANTS = (
     guard(
@@ -69,6 +76,15 @@ MUTANTS = (
         " + 2 * across + gram_dot(last_u, last_u, last_v, last_v)",
         " + 2 * across",
         "ghost_norm_of_a_long_sequence_counts_pairs_twice",
+    ),
+    native("pairs above the diagonal counted once", "once + twice + twice", "once + twice", "it_is_the_plain_sum"),
+    native("features that fill no vector", "if (k < depth) add(", "if (false) add(", "it_is_the_plain_sum"),
+    native("positions beyond the end", "position + r < length ?", "true ?", "it_reads_nothing_around_its_operands"),
+    native(
+        "features beyond those read first",
+        "k < x.features; k += kDepth",
+        "k < std::min(kDepth, x.features); k += kDepth",
+        "it_is_the_plain_sum",
     ),
     guard(
         "no cross term of tied uses",

@@ -30,7 +30,7 @@ ACCEPTED: tuple[Accepted, ...] = (
             (
                 "dpgraph/gradients/ghost_norm.py",
                 "ghost_norm_sq",
-                "return _norm_sq(u) * _norm_sq(v) if length == 1 else gram_norm_sq(u, v)",
+                "return gram_norm_sq(u, v)",
                 "`u, v` → `v, u`",
             ),
             (
