@@ -208,7 +208,9 @@ template <typename T>
 void ghost_norm_sq(const T* u, const T* v, typename Vector<T>::real* norms, const int64_t* sizes, int threads) {
   const int64_t samples = sizes[0], length = sizes[1], blocks = (length + kBlock - 1) / kBlock;
   std::vector<typename Vector<T>::real> parts(samples * blocks);
-#pragma omp parallel for num_threads(threads) schedule(dynamic)
+  // A core that has all blocks of a sample reads it once.
+  const int64_t chunk = samples < threads ? 1 : std::max<int64_t>(blocks, 1);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
   for (int64_t task = 0; task < samples * blocks; task++) {
     const int64_t b = task / blocks;
     const Operand<T> of_u = {u + b * sizes[4], sizes[5], sizes[2]}, of_v = {v + b * sizes[6], sizes[7], sizes[3]};

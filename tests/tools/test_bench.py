@@ -1,6 +1,7 @@
 """The benchmark times what is right and nothing else, and keeps what it found; at sizes that tell nothing of speed."""
 
 import math
+import subprocess
 import sys
 from dataclasses import dataclass, replace
 
@@ -159,6 +160,24 @@ def test_everyone_takes_turns(monkeypatch):
     seconds = time_in_turns(steps, 2, 1, CPU)
     assert "".join(order) == "aabbcc" + "bbccaa" + "ccaabb"
     assert {name: len(found) for name, found in seconds.items()} == dict.fromkeys("abc", 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_memory_that_was_used_once_is_not_faulted_in_again():
+    script = """if True:
+        import resource, torch
+        from tools.bench.measure import keep_heap
+        keep_heap()
+        faults = []
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            torch.ones(10_000_000)
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        print(faults[-1])
+    """
+    ran_by = [sys.executable, "-c", script]
+    ran = subprocess.run(ran_by, check=True, capture_output=True, text=True)  # noqa: S603
+    assert int(ran.stdout) < 100
 
 
 def test_the_peak_is_what_a_step_holds_at_once():

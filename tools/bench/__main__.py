@@ -25,7 +25,7 @@ from rich.console import Console
 from tools.bench.models import WORKLOADS, Workload
 from tools.bench.plots import can_plot, draw
 from tools.bench.record import Environment, Record, Result, Status, WorkloadRecord
-from tools.bench.run import VARIANTS, Settings, quieten, run_workload
+from tools.bench.run import VARIANTS, Settings, prepare_process, run_workload
 from tools.bench.table import show
 
 DEFAULT_MODELS = [name for name in WORKLOADS if not name.endswith("-peers")]
@@ -42,7 +42,7 @@ class Precision(str, Enum):
 
 def run_apart(workload: Workload, variants: list[str], settings: Settings) -> WorkloadRecord:
     """Measure one model in a process of its own."""
-    with ProcessPoolExecutor(1, get_context("spawn"), initializer=quieten) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=prepare_process) as pool:
         try:
             return pool.submit(run_workload, workload, variants, settings).result()
         except BrokenProcessPool:

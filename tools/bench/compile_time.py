@@ -30,7 +30,7 @@ from tools.bench.measure import synchronise
 from tools.bench.models import WORKLOADS, Sizes, Workload
 from tools.bench.plots import can_plot, draw_lines
 from tools.bench.record import Environment
-from tools.bench.run import KINDS, quieten
+from tools.bench.run import KINDS, prepare_process
 from tools.bench.stopwatch import CAPTURE, OURS, PHASES, Stopwatch
 from tools.bench.variants import Mode, Task, Trainer, train_only
 
@@ -216,7 +216,7 @@ def main(
     found: list[Compilation] = []
     for layers in sorted(map(int, depths.split(","))):
         for kind in kinds * repeats:
-            with ProcessPoolExecutor(1, get_context("spawn"), initializer=quieten) as pool:
+            with ProcessPoolExecutor(1, get_context("spawn"), initializer=prepare_process) as pool:
                 deep = workload.resized(layers=layers)
                 found.append(pool.submit(measure, deep, kind, trained, place, threads).result())
             console.print(f"{kind}, {layers} layers: {found[-1].total:.1f} s")

@@ -14,13 +14,13 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from tools.bench.correctness import TOLERANCES, Reference, error_of, find_references
-from tools.bench.measure import MemoryLine, peak_bytes, synchronise, time_in_turns
+from tools.bench.measure import MemoryLine, keep_heap, peak_bytes, synchronise, time_in_turns
 from tools.bench.models import Batch, Workload
 from tools.bench.peers import PEER_KINDS, why_missing
 from tools.bench.record import Result, Status, WorkloadRecord
 from tools.bench.variants import MODES, OWN_KINDS, Compiled, Eager, Kind, Mode, Task, Trainer, train_only
 
-__all__ = ["KINDS", "VARIANTS", "Settings", "parse_variant", "quieten", "run_workload"]
+__all__ = ["KINDS", "VARIANTS", "Settings", "parse_variant", "prepare_process", "run_workload"]
 
 KINDS = {kind.name: kind for kind in (*OWN_KINDS, *PEER_KINDS)}
 CPU = torch.device("cpu")
@@ -74,8 +74,9 @@ def parse_variant(name: str) -> tuple[Kind, Mode]:
     return KINDS[kind], cast(Mode, mode)
 
 
-def quieten() -> None:
-    """Leave out the warnings of libraries in a process that measures."""
+def prepare_process() -> None:
+    """In a process that measures, leave out libraries' warnings and page faults that no variant is to blame for."""
+    keep_heap()
     warnings.simplefilter("ignore")
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
