@@ -39,33 +39,28 @@ struct bfloat16 {
   uint16_t bits;
 };
 
+// Vectors of what is added up as it is stored.
+template <typename scalar, typename index>
+struct SameVector {
+  using real = scalar;
+  using integer = index;
+  typedef scalar lanes __attribute__((vector_size(kBytes)));
+  static lanes load(const scalar* x) {
+    lanes loaded;
+    std::memcpy(&loaded, x, kBytes);
+    return loaded;
+  }
+};
+
 // What is stored as T, as vectors of the type in which it is added up.
 template <typename T>
 struct Vector;
 
 template <>
-struct Vector<float> {
-  using real = float;
-  using integer = int32_t;
-  typedef float lanes __attribute__((vector_size(kBytes)));
-  static lanes load(const float* x) {
-    lanes loaded;
-    std::memcpy(&loaded, x, kBytes);
-    return loaded;
-  }
-};
+struct Vector<float> : SameVector<float, int32_t> {};
 
 template <>
-struct Vector<double> {
-  using real = double;
-  using integer = int64_t;
-  typedef double lanes __attribute__((vector_size(kBytes)));
-  static lanes load(const double* x) {
-    lanes loaded;
-    std::memcpy(&loaded, x, kBytes);
-    return loaded;
-  }
-};
+struct Vector<double> : SameVector<double, int64_t> {};
 
 template <>
 struct Vector<bfloat16> : Vector<float> {

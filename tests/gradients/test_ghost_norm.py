@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dpgraph import CompileOptions
-from dpgraph.gradients import ghost_norm, native, outer
+from dpgraph.gradients import ghost_norm, outer
 from dpgraph.gradients.ghost_norm import BLOCK, LONG_FROM, blocked_norm_sq, ghost_norm_sq, kernel_serves
 from dpgraph.gradients.gram import gram_dot, gram_norm_sq
 from dpgraph.gradients.outer import Outer
@@ -27,12 +27,6 @@ def small_blocks(monkeypatch):
 def with_kernel(monkeypatch):
     """As on a machine that has one."""
     monkeypatch.setattr(ghost_norm, "HAS_KERNEL", True)
-
-
-@pytest.fixture
-def uncompiled(monkeypatch):
-    """As on a machine without a C++ compiler."""
-    monkeypatch.setattr(native, "_library", lambda: None)
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 3, 40])

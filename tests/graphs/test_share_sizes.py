@@ -1,5 +1,6 @@
 """Every size is read from one place, so that compilers see which products are the same."""
 
+import pytest
 import torch
 from torch import SymInt, Tensor, nn
 from torch._functorch.compile_utils import fx_graph_cse
@@ -33,6 +34,7 @@ def test_no_size_is_computed_twice():
     assert len({node.meta["val"].node.expr for node in used}) == len(used)
 
 
+@pytest.mark.usefixtures("uncompiled")
 def test_layers_of_one_input_share_its_gram_matrix():
     merged = fx_graph_cse(graph_of(4))
     products = merged.find_nodes(op="call_function", target=torch.ops.aten.bmm.default)
