@@ -129,7 +129,7 @@ def _alternatives(form: Outer | Convolved) -> Alternatives:
         operands, groups = _numel(form.u) + _numel(form.v), 1
     else:
         first, groups = form.grad, form.geometry.groups
-        over, under = (form.image, form.grad) if form.geometry.transposed else (form.grad, form.image)
+        over, under = form.sides
         batch, images, rows, *space = _sizes(over)
         positions, columns = images * math.prod(space), _sizes(under)[2] * math.prod(_sizes(form.weight)[2:])
         operands, laid_out = _numel(form.grad) + _numel(form.image), 2 * batch * positions * columns

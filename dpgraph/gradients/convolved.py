@@ -56,6 +56,11 @@ class Convolved(Form):
         return weighed._sum_by_product() if self.sums_by_product else weighed._sum_by_convolution()
 
     @property
+    def sides(self) -> tuple[Tensor, Tensor]:
+        """What has an element for each position of the kernel, and what the windows are taken of."""
+        return (self.image, self.grad) if self.geometry.transposed else (self.grad, self.image)
+
+    @property
     def sums_by_product(self) -> bool:
         """Whether a product with the windows laid out is the faster sum, and not the convolution's own backward.
 
@@ -64,8 +69,7 @@ class Convolved(Form):
         """
         if self.grad.device.type != "cpu" or self.geometry.groups > 1:
             return False
-        over = self.image if self.geometry.transposed else self.grad
-        batch, images, channels, *space = (size_hint(size) for size in over.shape)
+        batch, images, channels, *space = (size_hint(size) for size in self.sides[0].shape)
         return math.prod(self.weight.shape[2:]) == 1 or batch * images * math.prod(space) < 2 * channels
 
     def _sum_by_product(self) -> Tensor:
@@ -99,7 +103,7 @@ class Convolved(Form):
     def products(self) -> Outer | Dense:
         """The same as products of matrices: summed already where there are groups."""
         g, kernel = self.geometry, self.weight.shape[2:]
-        positions, under = (self.image, self.grad) if g.transposed else (self.grad, self.image)
+        positions, under = self.sides
         rank = positions.ndim - 3
         windows = _windows(under, positions.shape[3:], kernel, g.stride, g.padding, g.dilation)
         # u [B, T, P] and v [B, T, Q, K], where T are the positions in all images of a sample

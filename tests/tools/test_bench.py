@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from tests.models.run import Run
 from tools.bench import __main__ as command
 from tools.bench import measure, peers, run
-from tools.bench.correctness import error_of, find_references
+from tools.bench.correctness import TOLERANCES, Tolerance, error_of, find_references
 from tools.bench.measure import MemoryLine, peak_bytes, time_in_turns
 from tools.bench.models import WORKLOADS, Batch, Sizes, Workload
 from tools.bench.plots import draw
@@ -101,6 +101,15 @@ def test_in_low_precision_a_variant_may_be_off_as_ordinary_training_is(linear):
     results = run_workload(linear, ["eager-full", "loop-full"], Settings(rounds=1, dtype=torch.bfloat16)).results
     assert [r.reason for r in results] == ["", ""]
     assert all(1e-5 < r.error < 0.1 for r in results)
+
+
+@pytest.mark.inductor
+@pytest.mark.parametrize(("of_ordinary", "status"), [(2.0, Status.timed), (0.0, Status.wrong)])
+def test_where_ordinary_training_is_off_a_variant_may_be_twice_as_far(linear, monkeypatch, of_ordinary, status):
+    monkeypatch.setitem(TOLERANCES, torch.float32, Tolerance(0.0, 1e-2, of_ordinary))
+    (result,) = run_workload(linear, ["eager-full"], Settings(rounds=1)).results
+    assert result.status is status
+    assert result.error > 0
 
 
 def test_a_variant_that_fails_does_not_stop_the_others(linear, monkeypatch):

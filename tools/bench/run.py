@@ -125,8 +125,9 @@ def _prepare(
     error_found = error_of(own, reference.clipped if kind.private else reference.plain, settings.dtype)
     result = replace(result, error=error_found if math.isfinite(error_found) else None, first_seconds=first)
     tolerance = TOLERANCES[settings.dtype]
-    if not error_found <= tolerance.error and not error_found <= tolerance.of_ordinary * _error_of_ordinary(
-        model, workload, batch, mode, reference, settings
+    if not (
+        error_found <= tolerance.error
+        or error_found <= tolerance.of_ordinary * _error_of_ordinary(model, workload, batch, mode, reference, settings)
     ):
         reason = f"relative error {error_found:.1e} against a loop over the samples"
         return replace(result, status=Status.wrong, reason=reason)
