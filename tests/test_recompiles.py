@@ -65,6 +65,30 @@ def test_many_models_in_one_process():
         check_exact(nn.Linear(3, 2).double(), torch.randn(4, 3, dtype=torch.float64), clipping="auto-v")
 
 
+class Scaled(nn.Module):
+    """A layer, times a number, over positions."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.layer, self.scale = nn.Linear(3, 2), scale
+
+    def forward(self, x):
+        return self.layer(x).mean(1) * self.scale
+
+
+def test_what_differs_between_models_is_not_taken_to_vary_in_one():
+    """Dynamo remembers by function what changed from call to call, even if another module was called."""
+    lengths = []
+    for scale, length in ((0.5, 4), (0.25, 7)):
+        module = dp_compile(Scaled(scale), "full", options=EAGER)
+        module(torch.randn(4, length, 3)).sum().backward()
+        inputs = [node.meta["val"] for node in module.graphs["captured"].find_nodes(op="placeholder")]
+        lengths += [x.shape[1] for x in inputs if isinstance(x, torch.Tensor) and x.ndim == 3]
+    assert all(type(length) is int for length in lengths)
+    assert lengths == [4, 7]
+    assert [m.restart_reasons for m in torch._dynamo.utils.get_compilation_metrics()[-2:]] == [set(), set()]
+
+
 def test_switching_between_train_and_eval():
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 3)).double()
     module = dp_compile(model, "full", clipping="auto-v", options=EAGER)

@@ -1,5 +1,6 @@
 """How programs are traced: fake values, decompositions, settings of the capture."""
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -162,11 +163,19 @@ KERNEL_CHOICES = {
 }
 
 
+_copies = itertools.count()
+
+
 def compile_separately(function: Callable[..., Any], backend: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.compile` of a copy of a Python function, which shares no recompile limit with any other copy."""
+    """`torch.compile` of a copy of a Python function, which shares nothing of what Dynamo keeps by function.
+
+    That is a recompile limit, and, under file, line and name, which numbers and sizes differed from call to call: those
+    of another model would be symbols here, which are slow to capture and slow to run.
+    """
     assert isinstance(function, FunctionType)
+    name = f"{function.__name__}_{next(_copies)}"
     copy = FunctionType(
-        function.__code__.replace(),
+        function.__code__.replace(co_name=name),
         function.__globals__,
         function.__name__,
         function.__defaults__,
