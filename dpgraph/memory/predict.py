@@ -1,6 +1,6 @@
 """The timeline of a joint graph: partition it, see what each half allocates, and put the halves together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -28,14 +28,14 @@ class Halves:
     backward: GraphModule
 
 
-def predict(joint: JointGraph, options: CompileOptions, *, norms: str | None = None) -> Timeline:
+def predict(joint: JointGraph, options: CompileOptions, *, norms: Collection[str] = ()) -> Timeline:
     """The timeline of a step of a joint graph, as it is run with these options.
 
     Args:
         joint: captured or rewritten.
         options: backend and memory budget.
-        norms: name of the node of the norms, if there is one: what is made before it and read after it is held for
-            the weighted sum.
+        norms: names of the nodes of the norms, if there are any: what is made before one and read after it is held
+            for the weighted sum.
     """
     halves = split(joint, options)
     forward = run_forward(halves.forward, options)
@@ -78,7 +78,7 @@ def join(
     backwards: Sequence[Program],
     options: CompileOptions,
     *,
-    norms: str | None = None,
+    norms: Collection[str] = (),
 ) -> Timeline:
     """One timeline of a forward and the backwards that follow it; the last of them frees the saved activations."""
     frees = options.backend == "inductor"  # its backward takes what it is given and drops each value after its use
@@ -129,7 +129,7 @@ def _of_forward(
 
 
 def _of_backward(
-    joint: JointGraph, backward: Program, start: int, stop: int, end: int, norms: str | None, *, frees: bool
+    joint: JointGraph, backward: Program, start: int, stop: int, end: int, norms: Collection[str], *, frees: bool
 ) -> Iterator[Buffer]:
     for name, role in joint.inputs.items():
         value = joint.nodes[name].meta["val"]
@@ -137,14 +137,14 @@ def _of_backward(
             read = backward.inputs[name]
             yield Buffer(bytes_of(value), Kind.tangent, "", start, start + read if frees and read >= 0 else stop)
     returned = {backward.storage[x] for x in backward.returned if x is not None and x in backward.storage}
-    known = next((i for i, k in enumerate(backward.kernels) if norms in k.origins), None)
+    known = {next((i for i, k in enumerate(backward.kernels) if norm in k.origins), -1) for norm in norms}
     for name, made in backward.allocations.items():
         first, last = start + made.first, start + made.last
         if name in backward.overwrites:  # the memory was counted until this kernel, as that of what it overwrites
             first += 1
         if name in returned:
             yield Buffer(made.size, Kind.gradient, made.module, first, end)
-        elif known is not None and made.first <= known < made.last:
+        elif any(made.first <= i < made.last for i in known):
             yield Buffer(made.size, Kind.held, made.module, first, last)
         elif first <= last:
             yield Buffer(made.size, Kind.temporary, made.module, first, last)

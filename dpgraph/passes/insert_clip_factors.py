@@ -1,34 +1,74 @@
 """Pass: turn norms into the weights of the samples."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.fx import Graph, Node
 
 from dpgraph.capture.joint import JointGraph
 from dpgraph.clipping import ClippingFunction
+from dpgraph.errors import ArgumentError
 from dpgraph.graphs.splice import splice
+from dpgraph.torch_compat import OpOverload, computed_once, trace
 
 __all__ = ["insert_clip_factors"]
 
 
 def insert_clip_factors(
-    joint: JointGraph, norms: str, clipping: ClippingFunction, max_norm: float
-) -> tuple[JointGraph, str]:
-    """Add the weights [B, K]: clip factor times loss scale, 0 where the norm is not finite.
+    joint: JointGraph, norms: Sequence[str], clipping: ClippingFunction, max_norm: float
+) -> tuple[JointGraph, tuple[str, ...]]:
+    """Add the weights [B] for each group: clip factor times loss scale, 0 where the norm is not finite.
 
-    Also lets the norms leave the graph: they become the gradient of the probe.
+    A group's weights wait for no other group's norms, unless the clipping function compares them. Also lets the norms
+    leave the graph: they become the gradient [B, K] of the probe.
+
+    Args:
+        joint: the graph with the norms.
+        norms: names of their nodes [B], one for each group.
+        clipping: the clipping function.
+        max_norm: R, for each group.
 
     Returns:
-        The new graph, and the name of the node of the weights.
+        The new graph, and the names of the nodes of the weights, one for each group.
+
+    Raises:
+        ArgumentError: the clipping function has tensor constants.
     """
     new = joint.copy()
+    nodes, probe = [new.nodes[name] for name in norms], new.nodes[joint.probe]
+    scales = probe.meta["val"]
+    with scales.fake_mode:
+        factor = trace(lambda norms: clipping.factor(norms, max_norm), [scales.to(nodes[0].meta["val"].dtype)])
+    if factor.graph.find_nodes(op="get_attr"):
+        raise ArgumentError(
+            f"the clipping function {type(clipping).__name__} computes with a tensor of its own",
+            why="the compiled graph has the tensors of the model and of the batch, and no others",
+            fix="write it with numbers, or make the tensor from the norms it is given, as norm.new_full does",
+        )
+    columns = list(range(len(nodes)))
+    weights: list[str] = []
+    for together in [[k] for k in columns] if _is_elementwise(factor.graph) else [columns]:
 
-    def weights(norms: Tensor, probe: Tensor) -> Tensor:
-        factors = clipping.factor(norms, max_norm) * probe.to(norms.dtype)
-        return torch.where(torch.isfinite(norms), factors, 0)
+        def weigh(scales: Tensor, *norms: Tensor, together: list[int] = together) -> list[Tensor]:
+            table = torch.stack(norms, 1)
+            found = factor(table) * scales[:, together[0] : together[-1] + 1].to(table.dtype)
+            return [computed_once(w) for w in torch.where(torch.isfinite(table), found, 0).unbind(1)]
 
-    node = new.nodes[norms]
-    (inserted,) = splice(new.graph, weights, [node, new.nodes[joint.probe]])
-    probe = new.nodes[joint.probe].meta["val"]
-    (released,) = splice(new.graph, lambda norms: norms.to(probe.dtype, copy=True), [node])
+        weights += [x.name for x in splice(new.graph, weigh, [probe, *(nodes[k] for k in together)])]
+    (released,) = splice(new.graph, lambda *norms: torch.stack(norms, 1).to(scales.dtype, copy=True), nodes)
     new.set_outputs({joint.probe_gradient: released})
-    return new, inserted.name
+    return new, tuple(weights)
+
+
+def _is_elementwise(graph: Graph) -> bool:
+    """Whether every number of the result depends on one number of the input: of nothing but elementwise steps."""
+    steps = [node for node in graph.nodes if node.op not in ("placeholder", "output")]
+    return all(
+        isinstance(node.target, OpOverload) and (torch.Tag.pointwise in node.target.tags or _is_number(node))
+        for node in steps
+    )
+
+
+def _is_number(node: Node) -> bool:
+    return not node.all_input_nodes and node.meta["val"].ndim == 0

@@ -1,6 +1,6 @@
 """Pass: replace every trained parameter's gradient by the weighted sum of its per-sample gradients."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -13,26 +13,24 @@ __all__ = ["insert_weighted_sums"]
 
 
 def insert_weighted_sums(
-    joint: JointGraph, gradients: Mapping[str, PerSampleGradient], group_of: Mapping[str, int], weights: str
+    joint: JointGraph, gradients: Mapping[str, PerSampleGradient], group_of: Mapping[str, int], weights: Sequence[str]
 ) -> JointGraph:
-    """Put sum_b w_b G_b, with the weights [B, K] of the parameter's group, in the place of sum_b G_b."""
+    """Put sum_b w_b G_b, with the weights [B] of the parameter's group, in the place of sum_b G_b."""
     new = joint.copy()
     changes = {}
     for parameter, gradient in gradients.items():
         replaced = joint.gradient_of(parameter)
         assert replaced is not None, f"a site is where the gradient of {parameter} is summed"
-        group = group_of[parameter]
 
         def clipped(
             w: Tensor,
             *values: Tensor,
             gradient: PerSampleGradient = gradient,
-            group: int = group,
             like: Tensor = replaced.meta["val"],
         ) -> Tensor:
-            return weighted_sum(gradient(values), w[:, group]).to(like.dtype).reshape(like.shape)
+            return weighted_sum(gradient(values), w).to(like.dtype).reshape(like.shape)
 
-        operands = [new.nodes[name] for name in (weights, *gradient.operands)]
+        operands = [new.nodes[name] for name in (weights[group_of[parameter]], *gradient.operands)]
         (changes[joint.gradients[parameter]],) = splice(new.graph, clipped, operands)
     new.set_outputs(changes)
     return new

@@ -36,14 +36,14 @@ class Rewriting:
         sites: where the samples disappeared.
         forms: for each parameter with a site, the kinds of forms that its per-sample gradient is the sum of.
         returned: provenance of the values that the captured graph returns, in order.
-        norms: name of the node of the norms [B, K], from `insert_norms` on.
+        norms: names of the nodes of the norms [B], one for each group, from `insert_norms` on.
     """
 
     stages: Mapping[str, JointGraph]
     sites: tuple[Site, ...]
     forms: Mapping[str, tuple[str, ...]]
     returned: tuple[Provenance, ...]
-    norms: str
+    norms: tuple[str, ...]
 
     @property
     def result(self) -> Graph:

@@ -18,6 +18,7 @@ from torch.utils._sympy.functions import FloorDiv, Mod
 
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
 from dpgraph.torch_compat.native import compile_native
+from dpgraph.torch_compat.once import computed_once
 from dpgraph.torch_compat.tracing import (
     batch_marked,
     capture_config,
@@ -59,6 +60,7 @@ __all__ = [
     "compile_native",
     "compile_separately",
     "compute_size",
+    "computed_once",
     "current_fake_mode",
     "decompositions",
     "find_operators",

@@ -5,6 +5,7 @@ from tools.mutation.guard import Mutant, guard
 __all__ = ["MUTANTS"]
 
 NONFINITE = "a_sample_that_is_not_finite_adds_nothing"
+SEVERAL_GROUPS = ("tests/passes/test_insert_clip_factors.py::test_what_a_clipping_function_does_with_several_groups",)
 
 
 def native(name: str, source: str, replacement: str, test: str) -> Mutant:
@@ -17,8 +18,8 @@ MUTANTS = (
     guard(
         "a norm that is not finite keeps its factor",
         "passes/insert_clip_factors.py",
-        "torch.where(torch.isfinite(norms), factors, 0)",
-        "factors",
+        "torch.where(torch.isfinite(table), found, 0)",
+        "found",
         NONFINITE,
     ),
     guard(
@@ -122,30 +123,44 @@ MUTANTS = (
         "the_row_of_padding_gets_nothing",
     ),
     guard(
-        "every group has the norm of all",
+        "the first group has the norm of all",
         "passes/insert_norms.py",
-        " if column == k]",
-        "]",
+        "terms[group_of[parameter]] +=",
+        "terms[0] +=",
         "groups_have_norms_of_their_own",
     ),
     guard(
         "every group has the weights of the first",
         "passes/insert_weighted_sums.py",
-        "w[:, group]",
-        "w[:, 0]",
+        "weights[group_of[parameter]]",
+        "weights[0]",
         "groups_have_norms_of_their_own",
+    ),
+    Mutant(
+        "a clipping function sees each group alone",
+        "dpgraph/passes/insert_clip_factors.py",
+        "[[k] for k in columns] if _is_elementwise(factor.graph) else [columns]",
+        "[[k] for k in columns]",
+        SEVERAL_GROUPS,
+    ),
+    Mutant(
+        "any constant of a clipping function is taken for a number",
+        "dpgraph/passes/insert_clip_factors.py",
+        """not node.all_input_nodes and node.meta["val"].ndim == 0""",
+        "not node.all_input_nodes",
+        SEVERAL_GROUPS,
     ),
     guard(
         "no loss scale in the norms",
         "passes/insert_norms.py",
-        ".sqrt() * probe.to(dtype)",
+        ".sqrt() * scale",
         ".sqrt()",
         "a_mean_over_the_batch_is_undone_before_clipping",
     ),
     guard(
         "no loss scale in the weights",
         "passes/insert_clip_factors.py",
-        " * probe.to(norms.dtype)",
+        " * scales[:, together[0] : together[-1] + 1].to(table.dtype)",
         "",
         "a_mean_over_the_batch_is_undone_before_clipping",
     ),
