@@ -223,6 +223,7 @@ def timed(variant: str, *seconds: float, peak: int = 100) -> Result:
 def record() -> Record:
     results = (
         timed("plain-full", 1.0, 2.0, 3.0, peak=50),
+        timed("plain-any-size-full", 1.0, 2.0, 4.0),
         replace(timed("dp-full", 1.5, 2.0, 6.0), largest_batch=7),
         timed("opacus-ghost-full", 3.0, 8.0, 6.0, peak=300),
         Result("opacus-hooks-full", Status.wrong, "eager", "relative error 4.1e-01", error=0.41),
@@ -240,7 +241,8 @@ def test_a_record_comes_back_from_json(record):
 
 def test_ratios_are_taken_within_rounds(record):
     found = {(r.numerator, r.denominator): r for r in ratios(record.workloads[0])}
-    assert set(found) == {("dp-full", "plain-full"), ("opacus-ghost-full", "dp-full")}
+    own = {("dp-full", "plain-full"), ("dp-full", "plain-any-size-full")}
+    assert set(found) == own | {("opacus-ghost-full", "dp-full")}
     dp = found["dp-full", "plain-full"]
     assert (dp.median, dp.low, dp.high, dp.of_minima, dp.memory) == (1.5, 1.0, 2.0, 1.5, 2.0)
     assert ratio(timed("a", 2.0), timed("b", 1.0)).median == 2
@@ -290,5 +292,5 @@ def test_the_command_refuses_what_it_does_not_know(arguments, tmp_path):
 @pytest.mark.inductor
 @pytest.mark.slow
 def test_compiled_variants_are_right(linear):
-    record = run_workload(linear, ["plain-full", "dp-bitfit"], Settings(rounds=2))
-    assert [r.status for r in record.results] == [Status.timed] * 2
+    record = run_workload(linear, ["plain-full", "plain-any-size-full", "dp-bitfit"], Settings(rounds=2))
+    assert [r.status for r in record.results] == [Status.timed] * 3

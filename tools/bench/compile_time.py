@@ -36,7 +36,8 @@ from tools.bench.variants import Mode, Task, Trainer, train_only
 
 __all__ = ["Compilation", "CompileRecord", "Line", "compile_once", "measure"]
 
-CompiledKind = Literal["plain", "dp"]
+CompiledKind = Literal["plain", "plain-any-size", "dp"]
+KINDS_COMPILED: tuple[CompiledKind, ...] = ("plain", "plain-any-size", "dp")
 MAX_SHARE, MAX_RATIO = 0.15, 1.5
 LATER_STEPS = 3
 
@@ -53,7 +54,7 @@ class Compilation:
     """One compilation.
 
     Attributes:
-        kind: "plain" or "dp".
+        kind: "plain", "plain-any-size" or "dp".
         layers: depth of the model.
         total: seconds of the first step less those of a later one.
         phases: seconds by phase, which add up to the total.
@@ -173,14 +174,19 @@ def show(record: CompileRecord, console: Console) -> None:
     for layers in record.depths:
         table.add_column(f"{layers} layers", justify="right", no_wrap=True)
     pairs = [(record.median("dp", layers), record.median("plain", layers)) for layers in record.depths]
+    any_size = [record.median("plain-any-size", layers).total for layers in record.depths]
     for phase in PHASES:
         table.add_row(phase, *(_cell(dp.phases.get(phase), plain.phases.get(phase)) for dp, plain in pairs))
     table.add_section()
     table.add_row("total", *(_cell(dp.total, plain.total) for dp, plain in pairs))
     table.add_row(f"total / plain (at most {MAX_RATIO})", *(f"{dp.total / plain.total:.2f}" for dp, plain in pairs))
+    table.add_row(
+        "total / plain for any batch size",
+        *(f"{dp.total / total:.2f}" for (dp, _), total in zip(pairs, any_size, strict=True)),
+    )
     table.add_row(f"analysis and passes (at most {MAX_SHARE:.0%})", *(f"{dp.share:.1%}" for dp, _ in pairs))
     console.print(table)
-    for kind in ("dp", "plain") if len(record.depths) > 1 else ():
+    for kind in KINDS_COMPILED if len(record.depths) > 1 else ():
         line = record.line(kind)
         console.print(
             f"{kind}: {line.fixed:.1f} s and {line.per_layer:.2f} s a layer; "
@@ -212,10 +218,9 @@ def main(
     place = torch.device(device)
     environment = Environment.current(place, torch.float32, threads)
     out.mkdir(parents=True, exist_ok=True)
-    kinds: tuple[CompiledKind, ...] = ("plain", "dp")
     found: list[Compilation] = []
     for layers in sorted(map(int, depths.split(","))):
-        for kind in kinds * repeats:
+        for kind in KINDS_COMPILED * repeats:
             with ProcessPoolExecutor(1, get_context("spawn"), initializer=prepare_process) as pool:
                 deep = workload.resized(layers=layers)
                 found.append(pool.submit(measure, deep, kind, trained, place, threads).result())
@@ -224,7 +229,9 @@ def main(
         (out / "compile_time.json").write_text(record.to_json(), "utf-8")
     show(record, console)
     if can_plot():
-        series: dict[str, list[float]] = {kind: [record.median(kind, n).total for n in record.depths] for kind in kinds}
+        series: dict[str, list[float]] = {
+            kind: [record.median(kind, n).total for n in record.depths] for kind in KINDS_COMPILED
+        }
         draw_lines(record.depths, series, ("layers", "seconds of compilation"), out / "compile_time.png")
     console.print(f"wrote {out / 'compile_time.json'}", soft_wrap=True)
 

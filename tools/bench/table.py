@@ -20,11 +20,11 @@ NOTES = (
 
 def ratios(workload: WorkloadRecord) -> Iterator[Ratio]:
     """dpgraph in units of ordinary training, and each other way to train privately in units of dpgraph."""
-    pairs = [(f"dp-{mode}", f"plain-{mode}") for mode in MODES]
+    pairs = [(f"dp-{mode}", f"{kind}-{mode}") for mode in MODES for kind in ("plain", "plain-any-size")]
     pairs += [("dp-bitfit", "plain-full"), ("plain-bitfit", "plain-full"), ("plain-full", "eager-full")]
     for mode in MODES:
         names = [r.variant for r in workload.results if r.variant.endswith(f"-{mode}")]
-        known = {f"{kind}-{mode}" for kind in ("plain", "eager", "dp")}
+        known = {f"{kind}-{mode}" for kind in ("plain", "plain-any-size", "eager", "dp")}
         pairs += [(name, f"dp-{mode}") for name in names if name not in known]
     for pair in pairs:
         numerator, denominator = map(workload.timed, pair)

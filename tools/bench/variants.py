@@ -115,6 +115,20 @@ class Compiled(Eager):
         self.losses = torch.compile(WithLoss(task.model, task.loss), fullgraph=True, dynamic=False)
 
 
+class CompiledForAnySize(Eager):
+    """The same, with a batch size that may vary, as it does under Poisson sampling."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.losses = torch.compile(WithLoss(task.model, task.loss), fullgraph=True)
+
+    def step(self, batch: Batch) -> None:
+        marked = Batch(batch.inputs.detach(), batch.targets.detach())  # marks are attributes, and others run the batch
+        torch._dynamo.mark_dynamic(marked.inputs, 0)
+        torch._dynamo.mark_dynamic(marked.targets, 0)
+        super().step(marked)
+
+
 class Loop(_Trainer):
     """A backward for each sample."""
 
@@ -189,6 +203,7 @@ def _clip_factors(norms: Tensor, max_grad_norm: float) -> Tensor:
 
 OWN_KINDS = (
     Kind("plain", False, "torch.compile(fullgraph=True, dynamic=False), loss inside", Compiled),
+    Kind("plain-any-size", False, "torch.compile(fullgraph=True), any batch size, loss inside", CompiledForAnySize),
     Kind("eager", False, "eager", Eager),
     Kind("dp", True, "dpgraph, Inductor, any batch size, loss inside", DPGraph),
     Kind("loop", True, "eager, one backward a sample", Loop),
