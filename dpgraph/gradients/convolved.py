@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dpgraph.gradients.dense import Dense
-from dpgraph.gradients.forms import Form, mask_samples, weigh_samples
+from dpgraph.gradients.forms import Form, beside, mask_samples, weigh_samples
 from dpgraph.gradients.outer import Outer
 from dpgraph.torch_compat import size_hint
 
@@ -52,7 +52,7 @@ class Convolved(Form):
         return self.products().dot(other.products() if isinstance(other, Convolved) else other)
 
     def weighted_sum(self, w: Tensor) -> Tensor:
-        weighed = replace(self, grad=weigh_samples(self.grad, w), image=mask_samples(self.image, w))
+        weighed = replace(self, grad=weigh_samples(self.grad, w), image=mask_samples(self.image, beside(self.image, w)))
         return weighed._sum_by_product() if self.sums_by_product else weighed._sum_by_convolution()
 
     @property

@@ -11,6 +11,7 @@ __all__ = [
     "Form",
     "Gradient",
     "accumulation_dtype",
+    "beside",
     "mask_samples",
     "materialise",
     "norm_sq_terms",
@@ -101,11 +102,17 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def beside(x: Tensor, w: Tensor) -> Tensor:
+    """w [B] as [B, 1, ..., 1], of as many axes as x."""
+    return w.reshape(-1, *[1] * (x.ndim - 1)) if x.ndim > 1 else w
+
+
 def mask_samples(x: Tensor, w: Tensor) -> Tensor:
-    """x [B, ...] with zeros for the samples of weight 0: 0 * inf would be NaN for all of them."""
-    return torch.where(w.reshape(-1, *[1] * (x.ndim - 1)) != 0, x, 0)
+    """x [B, ...] with zeros for the samples of weight 0, w [B, 1, ..., 1]: 0 * inf would be NaN for all of them."""
+    return torch.where(w != 0, x, 0)
 
 
 def weigh_samples(x: Tensor, w: Tensor) -> Tensor:
-    """w_b x_b, of x's shape and dtype; zeros for the samples of weight 0, whatever they hold."""
-    return mask_samples(x, w) * w.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+    """w_b x_b, of x's shape and dtype, with w [B]; zeros for the samples of weight 0, whatever they hold."""
+    w = beside(x, w)
+    return mask_samples(x, w) * w.to(x.dtype)

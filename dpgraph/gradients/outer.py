@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dpgraph.gradients.dense import Dense
-from dpgraph.gradients.forms import Form, mask_samples
+from dpgraph.gradients.forms import Form, beside, mask_samples
 from dpgraph.gradients.ghost_norm import ghost_norm_sq
 from dpgraph.gradients.gram import gram_dot
 
@@ -42,8 +42,9 @@ class Outer(Form):
 
     def weighted_sum(self, w: Tensor) -> Tensor:
         # sum_{b,t} u_bt (w_b v_bt)^T, one matrix product
+        w = beside(self.u, w)
         u, v = mask_samples(self.u, w), mask_samples(self.v, w)
-        scale = w.to(u.dtype).reshape(-1, 1, 1)
+        scale = w.to(u.dtype)
         u, v = (u * scale, v) if u.shape[-1] < v.shape[-1] else (u, v * scale)
         return Outer(u, v, self.shape).total()
 

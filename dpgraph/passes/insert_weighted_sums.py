@@ -28,7 +28,8 @@ def insert_weighted_sums(
             gradient: PerSampleGradient = gradient,
             like: Tensor = replaced.meta["val"],
         ) -> Tensor:
-            return weighted_sum(gradient(values), w).to(like.dtype).reshape(like.shape)
+            total = weighted_sum(gradient(values), w).to(like.dtype)
+            return total if total.shape == like.shape else total.reshape(like.shape)
 
         operands = [new.nodes[name] for name in (weights[group_of[parameter]], *gradient.operands)]
         (changes[joint.gradients[parameter]],) = splice(new.graph, clipped, operands)

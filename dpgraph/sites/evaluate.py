@@ -128,7 +128,9 @@ class SiteFunction:
 def _samples_first(value: Tensor, axis: int, outer: Any, num_samples: Any, inner: int) -> Tensor:
     """[..., outer * B * inner, ...] to [B, ..., outer * inner, ...]."""
     if outer == inner == 1:
-        return value.movedim(axis, 0).unsqueeze(axis + 1)
+        return (value.movedim(axis, 0) if axis else value).unsqueeze(axis + 1)
+    if axis == 0 and isinstance(outer, int) and outer == 1:  # a symbol is not compared: that would be a guard
+        return value.reshape(num_samples, inner, *value.shape[1:])
     split = value.reshape(*value.shape[:axis], outer, num_samples, inner, *value.shape[axis + 1 :])
     return split.movedim(axis + 1, 0).flatten(axis + 1, axis + 2)
 

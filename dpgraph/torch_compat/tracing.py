@@ -4,6 +4,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -96,10 +97,13 @@ def storage_of(x: Tensor) -> int:
     return int(x.untyped_storage()._cdata)
 
 
+_table = cache(decompositions)
+
+
 def trace(function: Callable[..., Any], values: Sequence[Any]) -> GraphModule:
     """The graph of a function on fake values, after the decompositions; symbolic sizes stay symbolic."""
     with enable_python_dispatcher():
-        return make_fx(function, decomposition_table=decompositions(), _disable_torch_fn_metadata_mode=True)(*values)
+        return make_fx(function, decomposition_table=_table(), _disable_torch_fn_metadata_mode=True)(*values)
 
 
 # Dynamo compiles a function anew for each kind of call (other lengths, train and eval) and gives up after some.
