@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule
 
 from dpgraph import decompositions as own_decompositions
+from dpgraph.torch_compat import once
 from dpgraph.torch_compat.tracing import LEFT_WHOLE, decompositions
 
 __all__ = [
@@ -166,7 +167,8 @@ class _RewriteInPlace(CustomGraphPass):
 
     def uuid(self) -> bytes:
         """What is looked up is a forward or backward that is rewritten already: it depends on how that is lowered."""
-        return get_hash_for_files((__file__, inspect.getfile(own_decompositions), inspect.getfile(decompositions)))
+        files = (inspect.getfile(x) for x in (own_decompositions, decompositions, once))
+        return get_hash_for_files((__file__, *files))
 
 
 def _copy_into(graph: Graph, other: Graph) -> Graph:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from tools.bench.variants import Mode, Task, Trainer, train_only
 __all__ = ["Compilation", "CompileRecord", "Line", "compile_once", "measure"]
 
 CompiledKind = Literal["plain", "plain-any-size", "dp"]
-KINDS_COMPILED: tuple[CompiledKind, ...] = ("plain", "plain-any-size", "dp")
+COMPILED_KINDS: tuple[CompiledKind, ...] = get_args(CompiledKind)
 MAX_SHARE, MAX_RATIO = 0.15, 1.5
 LATER_STEPS = 3
 
@@ -186,7 +186,7 @@ def show(record: CompileRecord, console: Console) -> None:
     )
     table.add_row(f"analysis and passes (at most {MAX_SHARE:.0%})", *(f"{dp.share:.1%}" for dp, _ in pairs))
     console.print(table)
-    for kind in KINDS_COMPILED if len(record.depths) > 1 else ():
+    for kind in COMPILED_KINDS if len(record.depths) > 1 else ():
         line = record.line(kind)
         console.print(
             f"{kind}: {line.fixed:.1f} s and {line.per_layer:.2f} s a layer; "
@@ -220,7 +220,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     found: list[Compilation] = []
     for layers in sorted(map(int, depths.split(","))):
-        for kind in KINDS_COMPILED * repeats:
+        for kind in COMPILED_KINDS * repeats:
             with ProcessPoolExecutor(1, get_context("spawn"), initializer=prepare_process) as pool:
                 deep = workload.resized(layers=layers)
                 found.append(pool.submit(measure, deep, kind, trained, place, threads).result())
@@ -230,7 +230,7 @@ def main(
     show(record, console)
     if can_plot():
         series: dict[str, list[float]] = {
-            kind: [record.median(kind, n).total for n in record.depths] for kind in KINDS_COMPILED
+            kind: [record.median(kind, n).total for n in record.depths] for kind in COMPILED_KINDS
         }
         draw_lines(record.depths, series, ("layers", "seconds of compilation"), out / "compile_time.png")
     console.print(f"wrote {out / 'compile_time.json'}", soft_wrap=True)

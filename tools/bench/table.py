@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tools.bench.record import Ratio, Record, Result, Status, WorkloadRecord, ratio
-from tools.bench.variants import MODES
+from tools.bench.variants import MODES, OWN_KINDS
 
 __all__ = ["ratios", "show"]
 
@@ -24,7 +24,7 @@ def ratios(workload: WorkloadRecord) -> Iterator[Ratio]:
     pairs += [("dp-bitfit", "plain-full"), ("plain-bitfit", "plain-full"), ("plain-full", "eager-full")]
     for mode in MODES:
         names = [r.variant for r in workload.results if r.variant.endswith(f"-{mode}")]
-        known = {f"{kind}-{mode}" for kind in ("plain", "plain-any-size", "eager", "dp")}
+        known = {f"{kind.name}-{mode}" for kind in OWN_KINDS if kind.name == "dp" or not kind.private}
         pairs += [(name, f"dp-{mode}") for name in names if name not in known]
     for pair in pairs:
         numerator, denominator = map(workload.timed, pair)
