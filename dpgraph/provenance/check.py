@@ -11,6 +11,7 @@ from dpgraph.provenance.inner_loss import find_mean_loss, find_normalised_loss, 
 from dpgraph.provenance.lattice import PerSample, Refused, SamplePosition, Shared, SummedOverSamples, mixes
 from dpgraph.provenance.registry import Results
 from dpgraph.provenance.rules.pointwise import is_zero
+from dpgraph.provenance.writes import check_writes
 
 __all__ = ["check_soundness"]
 
@@ -49,6 +50,7 @@ def check_soundness(
         node = joint.outputs[position]
         assert node is not None, "a buffer's new value was cut before the check"
         _check_buffer(node, provenance)
+    check_writes(joint, provenance)
     for name in trained:
         gradient = joint.gradient_of(name) if name in joint.gradients else None
         if gradient is not None:
