@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from dpgraph.api import dp_compile
+from dpgraph.capture.containers import map_leaves
 from dpgraph.errors import ArgumentError
 from dpgraph.mechanism import Mode
 from dpgraph.options import CompileOptions
 from dpgraph.report.report import Report
-from dpgraph.torch_compat import FakeTensorMode, tree_map
+from dpgraph.torch_compat import FakeTensorMode
 
 __all__ = ["plan"]
 
@@ -71,6 +72,6 @@ def plan(
     planned = copy.deepcopy(model, memo)
     private = dp_compile(planned, mode, options=replace(chosen, backend="eager"), **arguments)
     with fakes:
-        call = tree_map(fake, inputs)
+        call = map_leaves(fake, inputs)
         private(**call) if isinstance(call, dict) else private(*call)
     return private.report.under(chosen)

@@ -16,10 +16,28 @@ from torch import Tensor, nn
 
 from dpgraph.torch_compat import tree_leaves, tree_map
 
-__all__ = ["find_leaves", "map_leaves"]
+__all__ = ["Leaf", "find_leaves", "map_leaves"]
+
+
+class Leaf:
+    """What stands in the place of a leaf, and is one though it has attributes."""
+
+    __slots__ = ()
+
 
 # They have attributes, but are no containers of a batch.
-CLOSED = (Tensor, nn.Module, Enum, type, FunctionType, BuiltinFunctionType, MethodType, ModuleType, torch.Generator)
+CLOSED = (
+    Leaf,
+    Tensor,
+    nn.Module,
+    Enum,
+    type,
+    FunctionType,
+    BuiltinFunctionType,
+    MethodType,
+    ModuleType,
+    torch.Generator,
+)
 
 
 def find_leaves(tree: Any) -> list[Any]:

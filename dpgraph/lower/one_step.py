@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dpgraph.capture.arguments import Arguments
+from dpgraph.capture.containers import Leaf
 from dpgraph.errors import ArgumentError
 from dpgraph.memory.measure import measure_peak
 from dpgraph.torch_compat import FakeTensor, tree_leaves
@@ -15,7 +16,7 @@ __all__ = ["describe", "measure_one_step"]
 
 
 @dataclass(frozen=True, slots=True)
-class Like:
+class Like(Leaf):
     """A tensor without its values."""
 
     shape: tuple[int, ...]
