@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from dpgraph.capture.canonical import canonicalise
+from dpgraph.capture.in_place import refuse_writes_in_place
 from dpgraph.capture.joint import Constant, Input, JointGraph, Parameter, Sample, Tangent
 from dpgraph.errors import UnsupportedProgramError
 from dpgraph.torch_compat import (
@@ -93,8 +94,9 @@ def read_joint(joint: GraphModule, found: GraphInputs, batch: sympy.Symbol) -> J
     """Read the descriptors of AOTAutograd off a joint graph.
 
     Raises:
-        UnsupportedProgramError: inputs that alias one another, or tensor subclasses.
+        UnsupportedProgramError: inputs that alias one another, tensor subclasses, or writes in place.
     """
+    refuse_writes_in_place(joint.graph)
     canonicalise(joint.graph)
     placeholders = joint.graph.find_nodes(op="placeholder")
     output = joint.graph.output_node()
@@ -112,6 +114,13 @@ def read_joint(joint: GraphModule, found: GraphInputs, batch: sympy.Symbol) -> J
                 inputs[node.name] = Tangent(source.name if source is not None else None)
             case other:
                 raise _unsupported(other)
+    mutations, written = [], []
+    for i, descriptor in enumerate(descriptors):
+        if isinstance(descriptor, InputMutationAOTOutput):
+            if not isinstance(descriptor.mutated_input, PlainAOTInput):
+                raise _unsupported(descriptor.mutated_input)
+            mutations.append(i)
+            written.append(position[descriptor.mutated_input.idx])
     gradients, probe_gradient = {}, -1
     for i, descriptor in enumerate(descriptors):
         if not isinstance(descriptor, GradAOTOutput):
@@ -131,7 +140,8 @@ def read_joint(joint: GraphModule, found: GraphInputs, batch: sympy.Symbol) -> J
         probe=position[found.probe],
         gradients=MappingProxyType(gradients),
         probe_gradient=probe_gradient,
-        mutations=tuple(i for i, d in enumerate(descriptors) if isinstance(d, InputMutationAOTOutput)),
+        mutations=tuple(mutations),
+        written=tuple(written),
         num_forward_outputs=len(outputs) - sum(not isinstance(role, Tangent) for role in inputs.values()),
         returned=_returned(descriptors, outputs),
         module=joint,
