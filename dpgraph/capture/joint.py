@@ -88,6 +88,7 @@ class JointGraph:
         gradients: position among the outputs of each parameter's gradient, by parameter name.
         probe_gradient: position among the outputs of the probe's gradient.
         mutations: positions among the outputs of new values of buffers.
+        written: names of the placeholders that get those values after the forward, in the same order.
         num_forward_outputs: how many of the outputs belong to the forward; they come first.
         returned: node name of each value that the captured graph returns to the module, in order; None for a constant.
         writes: assignments to what outlives the call, which are done once the forward has run.
@@ -100,6 +101,7 @@ class JointGraph:
     gradients: Mapping[str, int]
     probe_gradient: int
     mutations: tuple[int, ...]
+    written: tuple[str, ...]
     num_forward_outputs: int
     returned: tuple[str | None, ...]
     module: torch.nn.Module = field(repr=False)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from dpgraph.capture.canonical import canonicalise
+from dpgraph.capture.in_place import refuse_writes_in_place
 from dpgraph.capture.joint import Constant, Input, JointGraph, Parameter, Sample, Tangent, Write
 from dpgraph.capture.place import name_of_source
 from dpgraph.errors import UnsupportedProgramError
@@ -131,8 +132,9 @@ def read_joint(
         writes: what the forward assigns.
 
     Raises:
-        UnsupportedProgramError: inputs that alias one another, or tensor subclasses.
+        UnsupportedProgramError: inputs that alias one another, tensor subclasses, or writes in place.
     """
+    refuse_writes_in_place(joint.graph)
     canonicalise(joint.graph)
     placeholders = joint.graph.find_nodes(op="placeholder")
     output = joint.graph.output_node()
@@ -150,6 +152,13 @@ def read_joint(
                 inputs[node.name] = Tangent(source.name if source is not None else None)
             case other:
                 raise _unsupported(other)
+    mutations, written = [], []
+    for i, descriptor in enumerate(descriptors):
+        if isinstance(descriptor, InputMutationAOTOutput):
+            if not isinstance(descriptor.mutated_input, PlainAOTInput):
+                raise _unsupported(descriptor.mutated_input)
+            mutations.append(i)
+            written.append(position[descriptor.mutated_input.idx])
     gradients, probe_gradient = {}, -1
     for i, descriptor in enumerate(descriptors):
         if not isinstance(descriptor, GradAOTOutput):
@@ -169,7 +178,8 @@ def read_joint(
         probe=position[found.probe],
         gradients=MappingProxyType(gradients),
         probe_gradient=probe_gradient,
-        mutations=tuple(i for i, d in enumerate(descriptors) if isinstance(d, InputMutationAOTOutput)),
+        mutations=tuple(mutations),
+        written=tuple(written),
         num_forward_outputs=len(outputs) - sum(not isinstance(role, Tangent) for role in inputs.values()),
         returned=_returned(descriptors, outputs),
         module=joint,

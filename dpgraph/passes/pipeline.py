@@ -9,6 +9,8 @@ from torch.fx import Graph, Node
 from dpgraph.capture.joint import JointGraph
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
+from dpgraph.passes.copy_bases_of_writes import copy_bases_of_writes
+from dpgraph.passes.copy_written_inputs import copy_written_inputs
 from dpgraph.passes.insert_clip_factors import insert_clip_factors
 from dpgraph.passes.insert_materialised import insert_materialised
 from dpgraph.passes.insert_norms import insert_norms
@@ -81,6 +83,8 @@ def rewrite(
     with_sums = insert_weighted_sums(with_factors, gradients, group_of, weights)
     with_shared_sizes = share_sizes(with_sums)
     pruned = prune(with_shared_sizes, trained)
+    with_copied_inputs = copy_written_inputs(pruned)
+    with_copied_bases = copy_bases_of_writes(with_copied_inputs)
     stages = {
         "captured": captured,
         "insert_per_sample_gradients": with_gradients,
@@ -90,6 +94,8 @@ def rewrite(
         "insert_weighted_sums": with_sums,
         "share_sizes": with_shared_sizes,
         "prune": pruned,
+        "copy_written_inputs": with_copied_inputs,
+        "copy_bases_of_writes": with_copied_bases,
     }
     forms = {name: tuple(type(form).__name__ for form in gradient.forms) for name, gradient in gradients.items()}
     return Rewriting(

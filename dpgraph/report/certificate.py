@@ -157,8 +157,9 @@ def _entered(joint: JointGraph) -> tuple[str, ...]:
 
 
 def _written(joint: JointGraph) -> tuple[str, ...]:
-    assigned = [write.target for write in joint.writes]
-    return tuple(dict.fromkeys(f"{name}: free of samples" for name in assigned))
+    buffers = (joint.inputs[placeholder] for placeholder in joint.written)
+    names = [role.name for role in buffers if isinstance(role, Constant)] + [write.target for write in joint.writes]
+    return tuple(dict.fromkeys(f"{name}: free of samples" for name in names))
 
 
 def _trusted(

@@ -19,6 +19,7 @@ from torch.utils._sympy.functions import FloorDiv, Mod
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
 from dpgraph.torch_compat.native import compile_native
 from dpgraph.torch_compat.once import computed_once
+from dpgraph.torch_compat.own_memory import in_own_memory
 from dpgraph.torch_compat.side_effects import (
     InputSource,
     Written,
@@ -35,6 +36,7 @@ from dpgraph.torch_compat.tracing import (
     current_fake_mode,
     decompositions,
     find_operators,
+    find_packets,
     size_hint,
     storage_of,
     symbolic_fake,
@@ -73,7 +75,9 @@ __all__ = [
     "current_fake_mode",
     "decompositions",
     "find_operators",
+    "find_packets",
     "hooked_inputs",
+    "in_own_memory",
     "input_sources",
     "partition",
     "partition_for_inductor",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch._functorch.config
 import torch._inductor.compile_fx
+import torch._inductor.config
 import torch._inductor.debug
 from torch._dynamo.backends.common import aot_autograd
 from torch._functorch._aot_autograd.utils import make_boxed_func
@@ -22,7 +23,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule
 
 from dpgraph import decompositions as own_decompositions
-from dpgraph.torch_compat import once
+from dpgraph.torch_compat import once, own_memory
+from dpgraph.torch_compat.compile_fx import compile_fx_with_writes_returned
+from dpgraph.torch_compat.drawn_once import LEAST_BUDGET, KeepRandomValues, keep_random_values
 from dpgraph.torch_compat.tracing import LEFT_WHOLE, decompositions
 
 __all__ = [
@@ -41,7 +44,8 @@ def partition(
     module: GraphModule, inputs: Sequence[Any], *, num_fwd_outputs: int, memory_budget: float, **kwargs: Any
 ) -> tuple[GraphModule, GraphModule]:
     """Split a joint graph into forward and backward by min-cut rematerialisation."""
-    with torch._functorch.config.patch(activation_memory_budget=memory_budget):
+    keep_random_values(module.graph)
+    with torch._functorch.config.patch(activation_memory_budget=max(memory_budget, LEAST_BUDGET)):
         return min_cut_rematerialization_partition(
             module, inputs, compiler="inductor", num_fwd_outputs=num_fwd_outputs, **kwargs
         )
@@ -52,7 +56,9 @@ def partition_for_inductor(
 ) -> tuple[GraphModule, GraphModule]:
     """Split a joint graph after Inductor's own passes over it, as `compile_inductor` has it done."""
     inputs = _placeholder_values(module)
-    with _inside_inductor(inputs), torch._functorch.config.patch(activation_memory_budget=memory_budget):
+    budget = torch._functorch.config.patch(activation_memory_budget=max(memory_budget, LEAST_BUDGET))
+    random_values = torch._inductor.config.patch(joint_custom_post_pass=KeepRandomValues())
+    with _inside_inductor(inputs), budget, random_values:
         return torch._inductor.compile_fx.partition_fn(module, inputs, num_fwd_outputs=num_fwd_outputs)
 
 
@@ -133,21 +139,15 @@ def compile_inductor(
         replayed: on a GPU, record each size as a CUDA graph and replay that.
     """
     _run_whole()
-    patches = {"joint_custom_pre_pass": _RewriteInPlace(rewrite), "triton.cudagraphs": replayed}
+    patches = {
+        "joint_custom_pre_pass": _RewriteInPlace(rewrite),
+        "joint_custom_post_pass": KeepRandomValues(),
+        "triton.cudagraphs": replayed,
+    }
     # Only what comes after the rewriting may be had from a cache: the caller needs the provenance that it finds.
-    settings = {"activation_memory_budget": memory_budget, "enable_autograd_cache": False}
+    settings = {"activation_memory_budget": max(memory_budget, LEAST_BUDGET), "enable_autograd_cache": False}
     with torch._functorch.config.patch(settings):
-        compiled: Compiled = torch._inductor.compile_fx.compile_fx(
-            gm, list(inputs), _compile_half, config_patches=patches, decompositions=decompositions()
-        )  # type: ignore[assignment]
-    return compiled
-
-
-def _compile_half(*args: Any, **kwargs: Any) -> Any:
-    """Inductor's compilation of a forward or a backward; decompositions are named there, as a cache's key needs it."""
-    if "get_decomp_fn" in kwargs:
-        kwargs["get_decomp_fn"] = decompositions
-    return torch._inductor.compile_fx.compile_fx_inner(*args, **kwargs)
+        return compile_fx_with_writes_returned(gm, list(inputs), config_patches=patches, decompositions=decompositions)
 
 
 class _RewriteInPlace(CustomGraphPass):
@@ -167,7 +167,7 @@ class _RewriteInPlace(CustomGraphPass):
 
     def uuid(self) -> bytes:
         """What is looked up is a forward or backward that is rewritten already: it depends on how that is lowered."""
-        files = (inspect.getfile(x) for x in (own_decompositions, decompositions, once))
+        files = (inspect.getfile(x) for x in (own_decompositions, decompositions, once, own_memory))
         return get_hash_for_files((__file__, *files))
 
 

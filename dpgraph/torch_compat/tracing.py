@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._dispatch.python import enable_python_dispatcher
 from torch._guards import TracingContext
 from torch._inductor.decomposition import select_decomp_table
-from torch._ops import OpOverload
+from torch._ops import OpOverload, OpOverloadPacket
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -40,6 +40,7 @@ __all__ = [
     "current_fake_mode",
     "decompositions",
     "find_operators",
+    "find_packets",
     "size_hint",
     "storage_of",
     "symbolic_fake",
@@ -113,8 +114,8 @@ RECOMPILE_LIMIT = 64
 def capture_config() -> AbstractContextManager[Any]:
     """Settings under which a model is captured.
 
-    Equal sizes are never taken for the same, LSTM and GRU are traced, and what the model logs is left out, since no
-    result depends on it.
+    Equal sizes are never taken for the same, LSTM and GRU are traced, products of several factors are multiplied from
+    left to right whatever else is installed, and what the model logs is left out, since no result depends on it.
     """
     stack = ExitStack()
     stack.enter_context(torch.fx.experimental._config.patch(use_duck_shape=False))  # type: ignore[attr-defined]
@@ -123,6 +124,8 @@ def capture_config() -> AbstractContextManager[Any]:
         allow_rnn=True, recompile_limit=RECOMPILE_LIMIT, ignore_logger_methods=ignored
     )
     stack.enter_context(settings)
+    if torch.backends.opt_einsum.enabled:  # it would choose an order by the number of samples
+        stack.enter_context(torch.backends.opt_einsum.flags(enabled=False))
     stack.enter_context(_silenced(logging.getLogger("torch._dynamo.metrics_context")))
     return stack
 
@@ -200,6 +203,12 @@ def find_operators(*names: str) -> list[OpOverload]:
         if found is not None:
             operators.append(found)
     return operators
+
+
+def find_packets(*names: str) -> list[OpOverloadPacket]:
+    """Those of the operators with all their overloads, as "aten.index_put", that this version of torch has."""
+    found: list[OpOverloadPacket] = find_operators(*names)  # type: ignore[assignment]
+    return found
 
 
 @contextmanager

@@ -67,6 +67,7 @@ def analyse(
         gradients=MappingProxyType({}),
         probe_gradient=0,
         mutations=(),
+        written=(),
         num_forward_outputs=len(graph.output_node().all_input_nodes),
         returned=(),
         module=torch.nn.Module(),

@@ -65,7 +65,12 @@ def _whole_numbers(indices: Sequence[Any], num_samples: int) -> tuple[Tensor, ..
 def _put_in_each(zeros: Tensor, rows: tuple[Tensor, ...], v: Tensor, accumulate: bool) -> Tensor:
     """Each sample's values at its own places of a table of its own, [B, *table]."""
     own = torch.arange(v.shape[0], device=v.device).reshape(-1, *[1] * (rows[0].ndim - 1)).expand(rows[0].shape)
-    return zeros.expand(v.shape[0], *zeros.shape).index_put((own, *rows), v, accumulate)
+    return _table_of_each(zeros, v.shape[0]).index_put((own, *rows), v, accumulate)
+
+
+def _table_of_each(zeros: Tensor, num_samples: Any) -> Tensor:
+    """A table for each sample in memory of its own: expanded alone they would all lie in one place."""
+    return zeros.expand(num_samples, *zeros.shape).clone(memory_format=torch.contiguous_format)
 
 
 @linear_rule(aten.embedding_dense_backward.default)
@@ -91,4 +96,4 @@ def index_put_of_shared(
     rank = zeros.ndim - len(used) + max(indices[i].ndim for i in used)
     if not adjacent or g.ndim != 1 + rank:
         return None
-    return (Dense(aten.index_put(zeros.expand(g.shape[0], *zeros.shape), [None, *indices], g, accumulate)),)
+    return (Dense(aten.index_put(_table_of_each(zeros, g.shape[0]), [None, *indices], g, accumulate)),)

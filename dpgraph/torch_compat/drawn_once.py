@@ -1,0 +1,47 @@
+"""Values that are not the same when they are computed again, for the partitioner to save whatever its budget."""
+
+import torch
+from torch._functorch.partitioners import must_recompute
+from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+from torch._ops import OpOverload
+from torch.fx import Graph, Node
+from torch.utils.checkpoint import CheckpointPolicy
+
+__all__ = ["LEAST_BUDGET", "KeepRandomValues", "keep_random_values"]
+
+# With a budget of 0 the partitioner saves nothing but the inputs, what is marked as to be saved neither.
+LEAST_BUDGET = 1e-9
+
+# What an operator that may draw random numbers calls the probability of dropping; with 0 it draws none.
+PROBABILITY = "dropout_p"
+
+
+def keep_random_values(graph: Graph) -> None:
+    """Mark what is drawn at random: a backward that recomputed it would differentiate another function.
+
+    Where activations are checkpointed, the partitioner itself replays the state of the generator.
+    """
+    for node in graph.nodes:
+        if _is_random(node) and not must_recompute(node):
+            node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
+
+
+def _is_random(node: Node) -> bool:
+    if not isinstance(node.target, OpOverload) or torch.Tag.nondeterministic_seeded not in node.target.tags:
+        return False
+    names = [argument.name for argument in node.target._schema.arguments]
+    if PROBABILITY not in names:
+        return True
+    given = dict(zip(names, node.args, strict=False)) | node.kwargs
+    return given.get(PROBABILITY, 0.0) != 0
+
+
+class KeepRandomValues(CustomGraphPass):
+    """The same as a pass of Inductor's, after its own have put seeds and functions of them in the place of the draws."""
+
+    def __call__(self, graph: Graph) -> None:
+        keep_random_values(graph)
+
+    def uuid(self) -> bytes:
+        """It says what is saved, not how a half is compiled; a half that saves something else is another graph."""
+        return get_hash_for_files((__file__,))
