@@ -97,9 +97,7 @@ def _weights(flat: Sequence[Tensor], has_biases: bool, num: int) -> Iterator[_We
         yield _Weights(matrices[0], matrices[1], input_bias, hidden_bias, rest[0] if rest else None)
 
 
-def _one_direction(
-    cell: Cell, x: Tensor, state: State, weights: _Weights, *, backwards: bool
-) -> tuple[Tensor, State]:
+def _one_direction(cell: Cell, x: Tensor, state: State, weights: _Weights, *, backwards: bool) -> tuple[Tensor, State]:
     """Outputs [T, B, H] of x [T, B, d] in the order of x, and the last state."""
     steps = F.linear(x, weights.input, weights.input_bias).unbind(0)
     outputs = []

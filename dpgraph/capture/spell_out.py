@@ -3,7 +3,7 @@
 `embedding_bag` flattens its ids and tells the bags apart by the numbers at which they begin: data, of which no analysis
 of shapes can say whose they are. As a lookup and a reduction the same is plain, and so is its gradient. `bilinear` is
 an operator of many settings in which a product of matrices hides; `cdist` chooses how to compute by the number of rows;
-the gradient of `affine_grid` needs sizes that are numbers. Recurrent networks have a module of their own.
+the gradient of `affine_grid` needs sizes that are numbers. Recurrent networks and masks have modules of their own.
 
 `inv`, `solve` and `cholesky` stop the program if one matrix of the batch has no solution, so that one sample would
 decide whether the others are trained on. Spelled out, the values of that sample alone are not finite.
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import GraphModule
 
+from dpgraph.capture.masks import MASKS, write_by_mask
 from dpgraph.capture.recurrent import RECURRENT
 
 __all__ = ["spell_out"]
@@ -27,6 +28,7 @@ BY_SIZE = "use_mm_for_euclid_dist_if_necessary"
 
 def spell_out(gm: GraphModule) -> None:
     """Replace, in place, the calls of functions in `SPELLINGS` by calls of what they are made of."""
+    write_by_mask(gm.graph)
     for node in gm.graph.nodes:
         if node.op == "call_method" and (function := getattr(Tensor, node.target, None)) in SPELLINGS:
             node.op, node.target = "call_function", function
@@ -152,4 +154,5 @@ SPELLINGS: dict[Any, Callable[..., Any]] = {
     torch.linalg.solve: solve,
     Tensor.cholesky: cholesky,
     Tensor.inverse: inv,
+    **MASKS,
 }

@@ -122,13 +122,15 @@ class Refused:
 
     Attributes:
         origin: the node that is at fault.
-        kind: whether samples are mixed, or the operator has no rule.
+        kind: whether samples are mixed, or the operator has no rule, or the data decide whether they are mixed.
         reason: a clause that finishes "an op …" or "the operator …".
+        fix: what to write in its place, where that is known.
     """
 
     origin: Node
-    kind: Literal["mixes", "unknown"]
+    kind: Literal["mixes", "unknown", "unseen"]
     reason: str
+    fix: str = ""
 
 
 Provenance = Shared | PerSample | SummedOverSamples | SamplePosition | Refused

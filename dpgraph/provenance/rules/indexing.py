@@ -1,6 +1,6 @@
 """Transfer rules of ops that read or write at indices: embedding, index, gather, and their backward passes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.fx import Node
@@ -110,7 +110,25 @@ def index(step: Step) -> Provenance:
         return found
     if isinstance(found, (SummedOverSamples, SamplePosition)):
         return step.mixed("picks elements that depend on samples out of it")
+    if _is_masked(step, indices):
+        return step.unseen(PICKS_BY_MASK, KEEP_SHAPE)
     return _index_samples(step, operand, list(indices))
+
+
+# How many elements each sample has among those that are picked, only the data tell.
+PICKS_BY_MASK = "picks elements by a mask that depends on the samples"
+KEEP_SHAPE = (
+    "keep the shape and leave out what the mask leaves out: torch.where(mask, x, 0), F.cross_entropy(..., "
+    'ignore_index=-100, reduction="none"), or dpgraph.losses.token_cross_entropy as loss_fn'
+)
+
+
+def _is_masked(step: Step, indices: Sequence[Node | None]) -> bool:
+    """Whether one of the indices is a mask that some samples own."""
+    return any(
+        x is not None and x.meta["val"].dtype in (torch.bool, torch.uint8) and not isinstance(step.of(x), Shared)
+        for x in indices
+    )
 
 
 @transfer(aten._unsafe_masked_index.default)
@@ -133,6 +151,8 @@ def index_put(step: Step) -> Provenance:
     """(operand, indices, values, accumulate): the gradient of `index`, when it accumulates into zeros."""
     operand, indices, values = step.args[:3]
     accumulates = bool(step.arg(3, "accumulate", False))
+    if _is_masked(step, indices):
+        return step.unseen(PICKS_BY_MASK, KEEP_SHAPE)
     return _put(step, operand, list(indices), values, accumulates)
 
 
