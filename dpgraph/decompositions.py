@@ -1,5 +1,6 @@
 """Operators that we take apart ourselves: torch leaves them whole, or takes them apart in a way that does not serve."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,10 +47,20 @@ def _gather_edges(grad: Tensor, dim: int, before: int, after: int) -> Tensor:
     return grad
 
 
+def _max_unpool(x: Tensor, indices: Tensor, space: Sequence[int], *_: Any) -> Tensor:
+    """Values written to their places within their own plane [*, *space]. Torch's own counts places over all planes."""
+    num_axes = len(space)
+    planes = x.new_zeros([*x.shape[:-num_axes], math.prod(space)])
+    filled = planes.scatter(-1, indices.flatten(-num_axes), x.flatten(-num_axes))
+    return filled.view([*x.shape[:-num_axes], *space])
+
+
 aten = torch.ops.aten
 OWN_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.glu.default: _glu,
     aten._weight_norm_interface_backward.default: _weight_norm_backward,
+    aten.max_unpool2d.default: _max_unpool,
+    aten.max_unpool3d.default: _max_unpool,
     aten.replication_pad1d_backward.default: _replication_pad_backward,
     aten.replication_pad2d_backward.default: _replication_pad_backward,
     aten.replication_pad3d_backward.default: _replication_pad_backward,

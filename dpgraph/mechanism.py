@@ -11,7 +11,7 @@ from torch import nn
 
 from dpgraph.clipping import ClippingFunction, find_clipping
 from dpgraph.errors import ArgumentError
-from dpgraph.torch_compat import FakeTensor
+from dpgraph.parameter_memory import check_memory
 
 __all__ = ["Grouping", "LossReduction", "Mechanism", "Mode", "define_mechanism", "is_bias"]
 
@@ -88,7 +88,7 @@ def define_mechanism(
             fix="give a finite number above 0; 1.0 is usual, and with automatic clipping it only scales the step",
         )
     trained = _select(model, mode, [also_train] if isinstance(also_train, str) else list(also_train))
-    _check_storage(model, trained)
+    check_memory(model, trained)
     names, group_of = _group(trained, grouping)
     return Mechanism(mode, trained, group_of, names, find_clipping(clipping), float(max_grad_norm), loss_reduction)
 
@@ -142,23 +142,6 @@ def _select(model: nn.Module, mode: Mode, patterns: list[str]) -> tuple[str, ...
             fix='choose mode="full", name parameters in also_train, or pass add_biases=True to give layers a bias',
         )
     return trained
-
-
-def _check_storage(model: nn.Module, trained: tuple[str, ...]) -> None:
-    """Two parameters in one storage would be changed by one another's updates."""
-    chosen = set(trained)
-    owners: dict[tuple[object, int], str] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.numel() == 0 or parameter.is_meta or isinstance(parameter, FakeTensor):
-            continue
-        key = (parameter.device, parameter.untyped_storage().data_ptr())
-        other = owners.setdefault(key, name)
-        if other != name and chosen & {name, other}:
-            raise ArgumentError(
-                f"parameters {other!r} and {name!r} share one storage but are two parameters",
-                why="an update of the one changes the other, and its gradient leaves the clipped norm incomplete",
-                fix="tie them by assigning the same Parameter object to both, or clone one of them",
-            )
 
 
 def _group(trained: tuple[str, ...], grouping: Grouping) -> tuple[tuple[str, ...], dict[str, int]]:

@@ -121,7 +121,7 @@ def find_batch(
         if not isinstance(x, Tensor):
             return x
         axis = axes[id(x)]
-        padded = x if axis is None else _padded(x, axis, rows)
+        padded = x if axis is None else _laid_out(_padded(x, axis, rows), axis)
         names[id(padded)] = own_names[id(x)]
         if axis is not None:
             dims[id(padded)] = axis
@@ -176,3 +176,23 @@ def _padded(x: Tensor, axis: int, rows: int) -> Tensor:
     if present == 0:
         return x.new_zeros([*x.shape[:axis], rows, *x.shape[axis + 1 :]])
     return torch.cat([x, x.narrow(axis, 0, 1).repeat_interleave(rows - present, axis)], axis)
+
+
+def _laid_out(x: Tensor, axis: int) -> Tensor:
+    """x in memory of which the tracer has nothing to ask that the number of samples decides.
+
+    It compares strides with sizes to tell how a tensor lies. With gaps in it, as in a slice, an axis that lies outside
+    the samples' one has a stride that is compared with a multiple of B: the answer would hold for some batches alone.
+    """
+    outside = any(n > 1 and x.stride(d) >= x.stride(axis) for d, n in enumerate(x.shape) if d != axis)
+    return x.contiguous() if outside and not _is_dense(x) else x
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether the elements of a tensor fill a piece of memory, in some order of its axes."""
+    expected = 1
+    for stride, size in sorted((x.stride(d), n) for d, n in enumerate(x.shape) if n != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True

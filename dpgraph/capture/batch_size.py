@@ -5,6 +5,7 @@ others. The tracer notes both: it makes the symbol B a number, or it adds a guar
 """
 
 import linecache
+import operator
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from dpgraph.capture.joint import Input, Sample
 from dpgraph.capture.place import find_line, find_place, parse_line
 from dpgraph.capture.sizes import depends_on_batch
-from dpgraph.errors import Place, SourceLine, UnsoundProgramError
+from dpgraph.errors import DPGraphError, Place, SourceLine, UnsoundProgramError, UnsupportedProgramError
 from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, chooses_kernel, symbolic_fake, unset_fake_temporarily
 
 __all__ = ["batch_size_fixed", "refuse_guards", "refuse_specialisation"]
@@ -40,7 +41,7 @@ def batch_size_fixed(place: Place) -> UnsoundProgramError:
 
 def refuse_specialisation(
     env: ShapeEnv, gm: GraphModule, inputs: Sequence[Any], roles: Sequence[Input]
-) -> UnsoundProgramError:
+) -> DPGraphError:
     """The error for a program that made B a number, with the op or the line of Python that did.
 
     Args:
@@ -51,9 +52,49 @@ def refuse_specialisation(
     """
     node = _find_fixing_node(gm, inputs, roles)
     if node is not None:
-        return batch_size_fixed(find_place(node))
+        return _unrolled(gm, node) or batch_size_fixed(find_place(node))
     stack = next(iter(env.specialization_stacks.values()), None)
     return batch_size_fixed(Place(line=parse_line("".join(stack.format())) if stack is not None else None))
+
+
+def _unrolled(gm: GraphModule, node: Node) -> UnsupportedProgramError | None:
+    """The error for what keeps samples apart, and which the tracer can write down for one batch size alone."""
+    if node.target in (operator.getitem, operator.setitem) and any(map(_is_counted, _leaves(node.args[1]))):
+        what = "the batch is indexed with a Python range or list, of which the tracer makes numbers for one batch size"
+        fix = "count with torch.arange(x.shape[0], device=x.device), which is exact"
+    elif node.target in CONVOLUTIONS and _in_vmap(gm, node):
+        what = "torch's rule for a convolution with a kernel for each sample under vmap is for one batch size alone"
+        fix = "write it with groups, which is exact: conv2d(x.view(1, B * c, H, W), w.view(B * o, c, k, k), groups=B)"
+    else:
+        return None
+    return UnsupportedProgramError(what, place=find_place(node), why=UNROLLED, fix=fix)
+
+
+UNROLLED = (
+    "Poisson sampling draws batches of every size, and samples may be kept apart here, but dpgraph cannot see that of "
+    "numbers that hold for one size"
+)
+CONVOLUTIONS = {
+    torch.conv1d,
+    torch.conv2d,
+    torch.conv3d,
+    torch.conv_transpose1d,
+    torch.conv_transpose2d,
+    torch.conv_transpose3d,
+}
+
+
+def _leaves(key: Any) -> Sequence[Any]:
+    return key if isinstance(key, tuple) else (key,)
+
+
+def _is_counted(index: Any) -> bool:
+    return isinstance(index, range) or (isinstance(index, list) and all(type(i) is int for i in index))
+
+
+def _in_vmap(gm: GraphModule, node: Node) -> bool:
+    names = [getattr(n.target, "__name__", "") for n in gm.graph.nodes if n < node]
+    return names.count("_vmap_increment_nesting") > names.count("_vmap_decrement_nesting")
 
 
 def refuse_guards(env: ShapeEnv, batch: sympy.Symbol, gm: GraphModule) -> None:

@@ -14,6 +14,7 @@ import torch
 from sympy.logic.boolalg import BooleanFunction
 
 from dpgraph.capture.batch import SMALLEST_TRACED
+from dpgraph.capture.floors import without_floors
 from dpgraph.torch_compat import Mod, ShapeEnv
 
 __all__ = ["depends_on_batch", "size_of"]
@@ -26,7 +27,7 @@ def size_of(size: Any, batch: sympy.Symbol) -> sympy.Expr:
     """A size, an int or a SymInt, in normal form: two are equal wherever the graph runs if their forms are."""
     if not isinstance(size, torch.SymInt):
         return sympy.Integer(size)
-    return _reduce(size.node.expr, _rules_of(size.node.shape_env, batch))
+    return _reduce(without_floors(size.node.expr), _rules_of(size.node.shape_env, batch))
 
 
 def depends_on_batch(condition: sympy.Basic, batch: sympy.Symbol, env: ShapeEnv) -> bool:
@@ -42,7 +43,7 @@ def depends_on_batch(condition: sympy.Basic, batch: sympy.Symbol, env: ShapeEnv)
     if not isinstance(condition, sympy.Rel):
         return True
     rules = _rules_of(env, batch)
-    left, right = (_reduce(_without_common_batch(side, batch), rules) for side in condition.args)
+    left, right = (_reduce(_without_common_batch(without_floors(side), batch), rules) for side in condition.args)
     difference = sympy.expand(left - right)
     as_strict = {sympy.Ge: 1, sympy.Gt: -1, sympy.Le: -1, sympy.Lt: 1}.get(condition.func, 0)  # a >= b is a - b + 1 > 0
     shifts = {0, as_strict} if difference.is_integer else {0}

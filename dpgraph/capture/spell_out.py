@@ -2,20 +2,24 @@
 
 `embedding_bag` flattens its ids and tells the bags apart by the numbers at which they begin: data, of which no analysis
 of shapes can say whose they are. As a lookup and a reduction the same is plain, and so is its gradient. `bilinear` is
-an operator of many settings in which a product of matrices hides; `cdist` chooses how to compute by the number of rows.
+an operator of many settings in which a product of matrices hides; `cdist` chooses how to compute by the number of rows;
+the gradient of `affine_grid` needs sizes that are numbers. Recurrent networks and masks have modules of their own.
 
 `inv`, `solve` and `cholesky` stop the program if one matrix of the batch has no solution, so that one sample would
 decide whether the others are trained on. Spelled out, the values of that sample alone are not finite.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import GraphModule
+
+from dpgraph.capture.masks import MASKS, write_by_mask
+from dpgraph.capture.recurrent import RECURRENT
 
 __all__ = ["spell_out"]
 
@@ -24,6 +28,7 @@ BY_SIZE = "use_mm_for_euclid_dist_if_necessary"
 
 def spell_out(gm: GraphModule) -> None:
     """Replace, in place, the calls of functions in `SPELLINGS` by calls of what they are made of."""
+    write_by_mask(gm.graph)
     for node in gm.graph.nodes:
         if node.op == "call_method" and (function := getattr(Tensor, node.target, None)) in SPELLINGS:
             node.op, node.target = "call_function", function
@@ -79,8 +84,33 @@ def embedding_bag(
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.bilinear` of [*, d] and [*, e] with the weight [p, d, e]: [*, p]."""
-    product = torch.einsum("...d,pde,...e->...p", input1, weight, input2)
+    # two operands at a time: of three, the order would be chosen by sizes
+    halfway = torch.einsum("...d,pde->...pe", input1, weight)
+    product = torch.einsum("...pe,...e->...p", halfway, input2)
     return product if bias is None else product + bias
+
+
+def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
+    """`torch.nn.functional.affine_grid` of theta [N, k, k + 1] and k axes of space: points [N, *space, k].
+
+    Torch's gradient of it knows sizes that are numbers alone.
+    """
+    space = size[2:]
+    if theta.ndim != 3 or len(space) not in (2, 3):
+        return F.affine_grid(theta, size, align_corners)  # type: ignore[arg-type]
+    lines = [_centres(n, theta, bool(align_corners)) for n in space]
+    # the last axis of space is the first coordinate
+    points = [*reversed(torch.meshgrid(lines, indexing="ij")), theta.new_ones(space)]
+    pixels = torch.stack(points, -1).flatten(0, -2).expand(theta.shape[0], -1, -1)
+    return torch.bmm(pixels, theta.mT).view(size[0], *space, len(space))
+
+
+def _centres(num: int, like: Tensor, align_corners: bool) -> Tensor:
+    """The places of `num` pixels between -1 and 1: the edges are those of the outer pixels, or their centres."""
+    if num == 1:
+        return like.new_zeros(1)
+    end = 1.0 if align_corners else (num - 1) / num
+    return torch.linspace(-end, end, num, dtype=like.dtype, device=like.device)
 
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = BY_SIZE) -> Tensor:
@@ -112,6 +142,8 @@ def _where_solved(result: Tensor, info: Tensor) -> Tensor:
 
 
 SPELLINGS: dict[Any, Callable[..., Any]] = {
+    **RECURRENT,
+    F.affine_grid: affine_grid,
     F.bilinear: bilinear,
     F.embedding_bag: embedding_bag,
     torch.cdist: cdist,
@@ -122,4 +154,5 @@ SPELLINGS: dict[Any, Callable[..., Any]] = {
     torch.linalg.solve: solve,
     Tensor.cholesky: cholesky,
     Tensor.inverse: inv,
+    **MASKS,
 }

@@ -9,6 +9,7 @@ from torch.fx import Graph, Node
 from dpgraph.capture.joint import JointGraph
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
+from dpgraph.passes.bound_offsets import bound_offsets
 from dpgraph.passes.copy_bases_of_writes import copy_bases_of_writes
 from dpgraph.passes.copy_written_inputs import copy_written_inputs
 from dpgraph.passes.insert_clip_factors import insert_clip_factors
@@ -71,11 +72,14 @@ def rewrite(
     trained, group_of = mechanism.trained, mechanism.group_of
     power = -1 if mechanism.loss_reduction == "mean" else 0
     provenance = infer_provenance(captured, outer_power=power)
-    check_soundness(captured, provenance, trained, expected_power=power)
-    sites = find_sites(captured, provenance, trained)
-    functions = [SiteFunction(captured, provenance, site) for site in sites]
+    bounded = bound_offsets(captured, provenance)
+    if bounded is not captured:
+        provenance = infer_provenance(bounded, outer_power=power)
+    check_soundness(bounded, provenance, trained, expected_power=power)
+    sites = find_sites(bounded, provenance, trained)
+    functions = [SiteFunction(bounded, provenance, site) for site in sites]
 
-    with_gradients, gradients = insert_per_sample_gradients(captured, functions)
+    with_gradients, gradients = insert_per_sample_gradients(bounded, functions)
     chosen = plan_materialised(gradients, options) if plan is None else plan(gradients)
     with_materialised, gradients = insert_materialised(with_gradients, gradients, chosen)
     with_norms, norms = insert_norms(with_materialised, gradients, group_of, mechanism.num_groups)
@@ -87,6 +91,7 @@ def rewrite(
     with_copied_bases = copy_bases_of_writes(with_copied_inputs)
     stages = {
         "captured": captured,
+        **({"bound_offsets": bounded} if bounded is not captured else {}),
         "insert_per_sample_gradients": with_gradients,
         "insert_materialised": with_materialised,
         "insert_norms": with_norms,
@@ -99,7 +104,7 @@ def rewrite(
     }
     forms = {name: tuple(type(form).__name__ for form in gradient.forms) for name, gradient in gradients.items()}
     return Rewriting(
-        MappingProxyType(stages), sites, MappingProxyType(forms), tuple(_returned(captured, provenance)), norms
+        MappingProxyType(stages), sites, MappingProxyType(forms), tuple(_returned(bounded, provenance)), norms
     )
 
 

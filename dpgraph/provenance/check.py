@@ -20,6 +20,10 @@ WHY = (
     "here it does, and noise scaled to the clipping bound would not hide it"
 )
 
+UNSEEN = (
+    "clipping bounds what a sample adds to the gradient only if it influences no other sample's gradient; it may not "
+    "do so here, but dpgraph cannot see that before the data are there"
+)
 SUM = 'sum over the samples instead; for one mean over the batch pass loss_reduction="mean"'
 ALL_MEANS = (
     'with loss_reduction="mean" every loss has to be a mean over the batch, those too that the model computes; for a '
@@ -104,6 +108,8 @@ def _refusal(
             fix="write the step with other operators, leave the parameters behind it untrained, or tell how the "
             "operator treats samples with dpgraph.register_transfer",
         )
+    if found.kind == "unseen":
+        return UnsupportedProgramError(f"an op {found.reason}", place=place, why=UNSEEN, fix=found.fix)
     what, fix = f"an op {found.reason}", PER_SAMPLE
     normalised = find_normalised_loss(found.origin, provenance)
     if normalised is not None:

@@ -210,10 +210,10 @@ def _with_one_batch_axis(step: Step, results: Results) -> Results:
 
 
 def _one_batch_axis(step: Step, found: Provenance, value: object) -> Provenance:
-    if not isinstance(value, Tensor) or isinstance(found, (Refused, SamplePosition)):
+    if not isinstance(value, Tensor) or isinstance(found, Refused):
         return found
     sizes = [step.size(s) for s in value.shape]
-    if isinstance(found, PerSample):
+    if isinstance(found, (PerSample, SamplePosition)):
         size = sizes.pop(found.axis)
         if sympy.expand(size - found.outer * step.batch * found.inner) != 0:
             return step.mixed("changes how many places the samples take")
@@ -223,7 +223,12 @@ def _one_batch_axis(step: Step, found: Provenance, value: object) -> Provenance:
 
 
 # Along the samples these take whole blocks of them, which their rules see to.
-CUTS = {aten.slice.Tensor: 1, aten.split_with_sizes.default: 2}
+CUTS = {
+    aten.slice.Tensor: 1,
+    aten.slice_scatter.default: 2,
+    aten.split.Tensor: 2,
+    aten.split_with_sizes.default: 2,
+}
 
 
 def _cuts_samples(step: Step) -> bool:
@@ -236,6 +241,10 @@ def _cuts_samples(step: Step) -> bool:
     )
 
 
+# These take a number of groups, which their rules compare with the samples' number.
+GROUPED = {aten.convolution.default: 8, aten.convolution_backward.default: 9}
+
+
 def _takes_batch_size(step: Step) -> bool:
     """Whether an op that is given the number of samples takes it for anything but a shape or a value."""
     target: Any = step.node.target
@@ -243,7 +252,9 @@ def _takes_batch_size(step: Step) -> bool:
     if target in SHAPED_BY_SIZES or target in TAKES_SIZES or values or _cuts_samples(step):
         return False
     counts = target is prims.iota.default  # whose first argument is the size of its result
-    leaves = (x for x in tree_leaves((step.args[counts:], step.node.kwargs)) if isinstance(x, Node))
+    groups = GROUPED.get(target, -1)
+    taken = [x for i, x in enumerate(step.args) if i >= counts and i != groups]
+    leaves = (x for x in tree_leaves((taken, step.node.kwargs)) if isinstance(x, Node))
     return any(_is_batch_size(x, step) for x in leaves)
 
 

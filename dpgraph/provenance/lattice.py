@@ -5,7 +5,7 @@ It is the lattice that data-parallel sharding uses (replicate, shard, partial su
     Shared               depends on no sample, and not on how many there are; no axis of it runs over them
     PerSample            one axis has size outer * B * inner; index (o, b, i) along it depends on sample b alone
     SummedOverSamples    a sum over the samples of terms that each depend on one sample
-    SamplePosition       `arange(B)` along an axis: says where a sample stands in the batch, fit only to index with
+    SamplePosition       b, or T * b + r, for each sample b: says where a sample stands, fit only to index with
     Refused              none of these: the samples are mixed, or dpgraph knows no rule for the op
 
 A refused value is no error by itself; it becomes one where the gradient of a trained parameter depends on it.
@@ -87,10 +87,33 @@ class SummedOverSamples:
 
 @dataclass(frozen=True, slots=True)
 class SamplePosition:
-    """`arange(B)` along `axis`: index b holds b, and nothing else of the sample."""
+    """Axis `axis` has size outer * B * inner, and its index (o, b, i) holds stride * b + r.
+
+    `arange(B)` is the plain one, with stride 1 and r = 0. With a stride of T and 0 <= r < T the numbers are places in
+    an axis of B * T rows, each of which is one of the sample's own.
+
+    Attributes:
+        axis, outer, inner: as in `PerSample`.
+        origin: the node that counted.
+        stride: a positive whole number.
+        below: 0 <= r < below is known; None if nothing is known of r but that it depends on sample b alone.
+    """
 
     axis: int
     origin: Node
+    outer: sympy.Expr = ONE
+    inner: sympy.Expr = ONE
+    stride: sympy.Expr = ONE
+    below: sympy.Expr | None = ONE
+
+    def moved_to(self, axis: int) -> "SamplePosition":
+        """The same numbers with the samples on another axis."""
+        return replace(self, axis=axis)
+
+    @property
+    def layout(self) -> PerSample:
+        """Which samples the numbers belong to."""
+        return PerSample(self.axis, self.outer, self.inner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +122,15 @@ class Refused:
 
     Attributes:
         origin: the node that is at fault.
-        kind: whether samples are mixed, or the operator has no rule.
+        kind: whether samples are mixed, or the operator has no rule, or the data decide whether they are mixed.
         reason: a clause that finishes "an op …" or "the operator …".
+        fix: what to write in its place, where that is known.
     """
 
     origin: Node
-    kind: Literal["mixes", "unknown"]
+    kind: Literal["mixes", "unknown", "unseen"]
     reason: str
+    fix: str = ""
 
 
 Provenance = Shared | PerSample | SummedOverSamples | SamplePosition | Refused

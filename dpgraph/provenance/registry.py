@@ -85,6 +85,10 @@ class Step:
                 return mixes(found.origin, f"sums over the samples, and {reason} at a later op")
         return mixes(self.node, reason)
 
+    def unseen(self, reason: str, fix: str) -> Refused:
+        """The data decide whether this op mixes samples, so that nothing shows that it does not."""
+        return Refused(self.node, "unseen", reason, fix)
+
     def agreed(self, operands: Sequence[Any], shifts: Sequence[int] | None = None) -> PerSample | Refused | Shared:
         """The one way in which `operands` are per sample, with `shifts` added to their axes; shared if all are."""
         found: PerSample | None = None

@@ -157,6 +157,7 @@ def chooses_kernel(guard: Any) -> bool:
 
     On CPU a convolution with 1x1 filters takes another kernel from 16 images on, and a product of a column with a row
     of at most 32 numbers in all is an elementwise one; from 26 rows on, distances come out of a product of matrices.
+    `affine_grid` looks for the smallest of its sizes to refuse an empty one, and does nothing else with it.
     """
     location = guard.sloc.framework_loc
     path, function = getattr(location, "filename", "").replace("\\", "/"), getattr(location, "name", "")
@@ -167,6 +168,7 @@ KERNEL_CHOICES = {
     "torch/_subclasses/fake_impls.py": {"conv"},
     "torch/_inductor/decomposition.py": {"mm", "addmm", "bmm"},
     "torch/functional.py": {"cdist"},
+    "torch/nn/functional.py": {"affine_grid"},
 }
 
 

@@ -3,6 +3,7 @@
 from dpgraph.provenance.rules import (
     batched,
     contractions,
+    convolutions,
     creations,
     distances,
     indexing,
@@ -20,6 +21,7 @@ __all__ = [
     "TAKES_SIZES",
     "batched",
     "contractions",
+    "convolutions",
     "creations",
     "distances",
     "indexing",

@@ -1,10 +1,10 @@
-"""Transfer rules of ops that treat the indices of their leading axes apart: convolution, pooling, attention."""
+"""Transfer rules of ops that treat the indices of their leading axes apart: pooling, attention, sampling at points."""
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples
+from dpgraph.provenance.lattice import PerSample, Refused, Shared
 from dpgraph.provenance.registry import Results, Step, transfer
 from dpgraph.torch_compat import find_operators
 
@@ -44,28 +44,6 @@ def attention(step: Step) -> Results:
         found = step.mixed("takes sequence lengths over the whole batch")
     results = step.node.meta["val"]
     return tuple(found if isinstance(v, Tensor) and v.ndim >= 3 else Shared() for v in results)
-
-
-@transfer(aten.convolution.default)
-def convolution(step: Step) -> Provenance:
-    """Input [N, C, *], weight shared."""
-    image, weight = step.args[:2]
-    if not isinstance(step.of(weight), Shared) or not isinstance(step.of(step.args[2]), Shared):
-        return step.mixed("convolves with a kernel that depends on the samples")
-    return _leading(step, [image], num_leading=1)
-
-
-@transfer(aten.convolution_backward.default)
-def convolution_backward(step: Step) -> Results:
-    """(grad, input, weight) to the gradients of input, weight, bias; the last two are sums over N."""
-    grad, image, weight = step.args[:3]
-    if not isinstance(step.of(weight), Shared):
-        return step.mixed("convolves with a kernel that depends on the samples")
-    found = _leading(step, [grad, image], num_leading=1)
-    if not isinstance(found, PerSample):
-        return found
-    summed = SummedOverSamples(step.node)
-    return found, summed, summed
 
 
 def _windows(step: Step, num_space: int) -> Results:

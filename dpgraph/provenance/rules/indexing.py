@@ -1,6 +1,6 @@
 """Transfer rules of ops that read or write at indices: embedding, index, gather, and their backward passes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.fx import Node
@@ -8,6 +8,7 @@ from torch.fx import Node
 from dpgraph.provenance.lattice import PerSample, Provenance, Refused, SamplePosition, Shared, SummedOverSamples, meet
 from dpgraph.provenance.registry import Step, transfer
 from dpgraph.provenance.rules.pointwise import is_zero
+from dpgraph.provenance.rules.positions import may_be_own_rows, own_rows
 
 aten = torch.ops.aten
 
@@ -68,9 +69,11 @@ def _index_samples(step: Step, operand: Node, indices: list[Node | None]) -> Pro
         provenance = step.of(index)
         shift = place + rank - len(step.shape(index))
         if isinstance(provenance, SamplePosition):
-            if dim != own or not isinstance(found, PerSample) or (found.outer, found.inner) != (1, 1):
+            if dim != own or not isinstance(found, PerSample):
                 return step.mixed("uses the position of a sample in the batch as data")
-            samples.append(PerSample(provenance.axis + shift))
+            if not own_rows(found, provenance):
+                return _foreign_rows(step, found, provenance)
+            samples.append(provenance.layout.moved_to(provenance.axis + shift))
         elif dim == own:
             return step.mixed("picks samples out of the batch")
         elif isinstance(provenance, PerSample):
@@ -80,6 +83,12 @@ def _index_samples(step: Step, operand: Node, indices: list[Node | None]) -> Pro
     if isinstance(found, PerSample) and found.axis in goes:
         samples.append(found.moved_to(goes[found.axis]))
     return _met(samples, Shared()) or step.mixed("pairs every sample with every other")
+
+
+def _foreign_rows(step: Step, found: PerSample, position: SamplePosition) -> Refused:
+    if may_be_own_rows(found, position):
+        return step.mixed("picks rows at offsets that may lie outside a sample's own rows")
+    return step.mixed("uses the position of a sample in the batch as data")
 
 
 def _met(samples: list[PerSample], none: Provenance) -> Provenance | None:
@@ -101,7 +110,25 @@ def index(step: Step) -> Provenance:
         return found
     if isinstance(found, (SummedOverSamples, SamplePosition)):
         return step.mixed("picks elements that depend on samples out of it")
+    if _is_masked(step, indices):
+        return step.unseen(PICKS_BY_MASK, KEEP_SHAPE)
     return _index_samples(step, operand, list(indices))
+
+
+# How many elements each sample has among those that are picked, only the data tell.
+PICKS_BY_MASK = "picks elements by a mask that depends on the samples"
+KEEP_SHAPE = (
+    "keep the shape and leave out what the mask leaves out: torch.where(mask, x, 0), F.cross_entropy(..., "
+    'ignore_index=-100, reduction="none"), or dpgraph.losses.token_cross_entropy as loss_fn'
+)
+
+
+def _is_masked(step: Step, indices: Sequence[Node | None]) -> bool:
+    """Whether one of the indices is a mask that some samples own."""
+    return any(
+        x is not None and x.meta["val"].dtype in (torch.bool, torch.uint8) and not isinstance(step.of(x), Shared)
+        for x in indices
+    )
 
 
 @transfer(aten._unsafe_masked_index.default)
@@ -124,6 +151,8 @@ def index_put(step: Step) -> Provenance:
     """(operand, indices, values, accumulate): the gradient of `index`, when it accumulates into zeros."""
     operand, indices, values = step.args[:3]
     accumulates = bool(step.arg(3, "accumulate", False))
+    if _is_masked(step, indices):
+        return step.unseen(PICKS_BY_MASK, KEEP_SHAPE)
     return _put(step, operand, list(indices), values, accumulates)
 
 
@@ -135,26 +164,37 @@ def _put(step: Step, operand: Node, indices: list[Node | None], values: Node, ac
     depends = [step.of(x) for x in indices]
     if not isinstance(found, (Shared, PerSample)) or any(isinstance(p, SummedOverSamples) for p in depends):
         return step.mixed("writes into it")
+    positions = {dim: p for dim, p in enumerate(depends) if isinstance(p, SamplePosition)}
+    if isinstance(put, SamplePosition) or len(positions) > 1:
+        return step.mixed("uses the position of a sample in the batch as data")
     samples = _met(list(_written_samples(step, operand, indices, values)), Shared())
     if samples is None:
         return step.mixed("writes values of samples to places of others")
+    if positions:
+        ((dim, position),) = positions.items()
+        return _put_in_own_rows(step, found, position, dim)
     _, _, goes = _result_axes(step, operand, indices)
-    positions = {d: x for d, x in enumerate(indices) if x is not None and isinstance(step.of(x), SamplePosition)}
-    back = {there: here for here, there in goes.items()}
-    axis = next(iter(positions), None)
-    if axis is None and isinstance(samples, PerSample):
-        axis = back.get(samples.axis)
-    if axis is None and not isinstance(samples, PerSample):
+    if not isinstance(samples, PerSample):
         untouched = isinstance(found, PerSample) and found.axis in goes
         return found if untouched else step.mixed("overwrites some of the samples")
+    axis = {there: here for here, there in goes.items()}.get(samples.axis)
     if axis is None:
         if isinstance(found, PerSample):
             return step.mixed("writes to places that several samples share")
         sums = accumulates and is_zero(operand)
         return SummedOverSamples(step.node) if sums else step.mixed("writes to places that several samples share")
-    written = PerSample(axis) if not isinstance(samples, PerSample) else samples.moved_to(axis)
+    written = samples.moved_to(axis)
     met = written if isinstance(found, Shared) else meet(found, written)
     return met or step.mixed("writes to places of other samples")
+
+
+def _put_in_own_rows(step: Step, found: Shared | PerSample, position: SamplePosition, dim: int) -> Provenance:
+    """Values written at positions along axis `dim`, which by that has B * stride places."""
+    rows = PerSample(dim, inner=position.stride)
+    met = rows if isinstance(found, Shared) else meet(found, rows)
+    if met is None or not own_rows(met, position):
+        return _foreign_rows(step, rows if met is None else met, position)
+    return met
 
 
 def _written_samples(step: Step, operand: Node, indices: list[Node | None], values: Node) -> Iterator[PerSample]:
@@ -164,7 +204,7 @@ def _written_samples(step: Step, operand: Node, indices: list[Node | None], valu
         found = step.of(x)
         if isinstance(found, (PerSample, SamplePosition)):
             shift = place + rank - len(step.shape(x))
-            yield found.moved_to(found.axis + shift) if isinstance(found, PerSample) else PerSample(found.axis + shift)
+            yield (found if isinstance(found, PerSample) else found.layout).moved_to(found.axis + shift)
     put = step.of(values)
     if isinstance(put, PerSample):
         yield put.moved_to(put.axis + rank + len(goes) - len(step.shape(values)))

@@ -1,10 +1,12 @@
 """Transfer rules of ops that take parts of a value, or put values together, without computing with them."""
 
+from dataclasses import replace
+
 import sympy
 import torch
 
-from dpgraph.provenance.lattice import PerSample, Provenance, Shared, SummedOverSamples, meet
-from dpgraph.provenance.registry import Step, transfer
+from dpgraph.provenance.lattice import PerSample, Provenance, SamplePosition, Shared, SummedOverSamples, meet
+from dpgraph.provenance.registry import Results, Step, transfer
 from dpgraph.provenance.rules.pointwise import is_zero
 from dpgraph.provenance.rules.views import axis_of, moved, quotient, rank_of
 
@@ -23,14 +25,28 @@ def slice_(step: Step) -> Provenance:
         return found
     if _is_any_row(found) and step.batch not in step.out_shape[dim].free_symbols:
         return Shared()
-    if isinstance(found, PerSample) and step.arg(4, "step", 1) == 1:
-        block = step.batch * found.inner
-        start = step.size(step.arg(2, "start", 0) or 0)
-        if quotient(start, block) is not None or start == 0:
-            outer = quotient(step.out_shape[dim], block)
-            if outer is not None:
-                return PerSample(found.axis, outer, found.inner)
+    if isinstance(found, PerSample):
+        start, stride = step.size(step.arg(2, "start", 0) or 0), step.arg(4, "step", 1)
+        cut = _block(step, found, start, step.out_shape[dim]) if stride == 1 else _every(found, start, stride)
+        if cut is not None:
+            return cut
     return step.mixed("takes only some of the samples, which shifts them against each other")
+
+
+def _block(step: Step, found: PerSample, start: sympy.Expr, size: sympy.Expr) -> PerSample | None:
+    """What a cut of `size` places from `start` on holds, if it is of whole blocks of B * inner places."""
+    block = step.batch * found.inner
+    outer = quotient(size, block)
+    if outer is None or (start != 0 and quotient(start, block) is None):
+        return None
+    return PerSample(found.axis, outer, found.inner)
+
+
+def _every(found: PerSample, start: sympy.Expr, stride: int) -> PerSample | None:
+    """Every `stride`-th place from one of the first on: as many of each sample, if a sample's places are a multiple."""
+    inner = quotient(found.inner, sympy.Integer(stride))
+    inside = start.is_Integer and 0 <= start < stride
+    return PerSample(found.axis, found.outer, inner) if inner is not None and inside else None
 
 
 @transfer(aten.select.int)
@@ -49,18 +65,30 @@ def _is_any_row(found: Provenance) -> bool:
     return isinstance(found, PerSample) and found.exchangeable
 
 
-@transfer(aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
-def split(step: Step) -> Provenance:
-    """Several cuts along one axis, which `unbind` drops."""
+@transfer(aten.unbind.int)
+def unbind(step: Step) -> Provenance:
+    """All indices of one axis, which goes."""
     found = step.of(step.args[0])
-    unbinds = step.node.target is aten.unbind.int
-    dim = step.arg(1, "dim", 0) if unbinds else step.arg(2, "dim", 0)
-    dim %= rank_of(step)
-    num_parts = len(step.node.meta["val"])
-    axis: int | None = axis_of(found) - (unbinds and dim < axis_of(found))
-    if dim == axis_of(found):
-        axis = None if unbinds or num_parts > 1 else axis
+    dim = step.arg(1, "dim", 0) % rank_of(step)
+    axis = None if dim == axis_of(found) else axis_of(found) - (dim < axis_of(found))
     return moved(step, found, axis, "splits the batch into parts")
+
+
+@transfer(aten.split.Tensor, aten.split_with_sizes.default)
+def split(step: Step) -> Results:
+    """Several cuts along one axis, one behind the other."""
+    found = step.of(step.args[0])
+    dim = step.arg(2, "dim", 0) % rank_of(step)
+    parts = step.node.meta["val"]
+    if isinstance(found, (Shared, SummedOverSamples)) or dim != axis_of(found) or len(parts) == 1:
+        return found
+    start, cuts = sympy.Integer(0), []
+    for part in parts:
+        size = step.size(part.shape[dim])
+        cuts.append(_block(step, found, start, size) if isinstance(found, PerSample) else None)
+        start = sympy.expand(start + size)
+    whole = [cut for cut in cuts if cut is not None]
+    return tuple(whole) if len(whole) == len(cuts) else step.mixed("splits the batch into parts")
 
 
 @transfer(aten.cat.default)
@@ -79,8 +107,12 @@ def cat(step: Step) -> Provenance:
         return step.mixed("joins the places of samples in the batch")
     if dim != agreed[0].axis:
         return step.agreed(parts)
-    if len(agreed) == len(found) and len({(p.axis, p.inner) for p in agreed}) == 1:
-        return PerSample(dim, sum((p.outer for p in agreed), sympy.Integer(0)), agreed[0].inner)
+    inner = {p.inner for p in agreed if not p.exchangeable} or {agreed[0].inner}
+    if len(agreed) == len(found) and len(inner) == 1 and all(p.axis == dim for p in agreed):
+        blocks = [quotient(step.shape(x)[dim], step.batch * min(inner)) for x in parts]
+        whole = [n for n in blocks if n is not None]
+        if len(whole) == len(parts):
+            return PerSample(dim, sympy.Add(*whole), min(inner))
     return step.mixed("joins samples with values that belong to none, which shifts them")
 
 
@@ -92,6 +124,8 @@ def pad(step: Step) -> Provenance:
     padded = {rank_of(step) - 1 - i // 2 for i, width in enumerate(widths) if width != 0}
     if isinstance(found, SummedOverSamples):
         return found if step.arg(2, "value", 0) == 0 else step.mixed("pads it with a constant")
+    if isinstance(found, SamplePosition):
+        return step.mixed("puts other numbers beside the position of a sample in the batch")
     return found if axis_of(found) not in padded else step.mixed("pads the batch, which shifts the samples")
 
 
@@ -133,12 +167,28 @@ def scatter_part(step: Step) -> Provenance:
         return piece if is_zero(whole) else step.mixed("puts it into a constant")
     if isinstance(piece, PerSample):
         axis = piece.axis + (selects and dim <= piece.axis)
-        if dim == axis and (selects or step.out_shape[dim] != step.shape(part)[dim]):
-            return step.mixed("writes samples into other places of the batch")
         piece = piece.moved_to(axis)
+        if dim == axis and (selects or step.out_shape[dim] != step.shape(part)[dim]):
+            written = None if selects else _written(step, found, piece)
+            return written or step.mixed("writes samples into other places of the batch")
     if isinstance(found, PerSample) and dim == found.axis and not isinstance(piece, PerSample):
         return step.mixed("overwrites some of the samples")
     return _replaced(step, found, piece)
+
+
+def _written(step: Step, found: Provenance, piece: PerSample) -> PerSample | None:
+    """A value of which a part along the samples' axis, cut as in `slice_`, is replaced by `piece`."""
+    part, start, stride = step.args[1], step.size(step.arg(3, "start", 0) or 0), step.arg(5, "step", 1)
+    if not isinstance(found, PerSample) or found.axis != piece.axis:
+        return None
+    # rows that belong to no sample are those of whichever samples the part makes them
+    whole = PerSample(piece.axis, inner=piece.inner * stride) if found.exchangeable else found
+    outer = quotient(step.out_shape[piece.axis], step.batch * whole.inner)
+    whole = replace(whole, outer=outer) if outer is not None else whole
+    size = step.shape(part)[piece.axis]
+    cut = _block(step, whole, start, size) if stride == 1 else _every(whole, start, stride)
+    same = cut is not None and outer is not None and (cut.outer, cut.inner) == (piece.outer, piece.inner)
+    return whole if same else None
 
 
 def _replaced(step: Step, found: Provenance, piece: Provenance) -> Provenance:

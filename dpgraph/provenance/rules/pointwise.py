@@ -6,6 +6,7 @@ from torch.fx import Node
 
 from dpgraph.provenance.lattice import Provenance, SamplePosition, Shared, SummedOverSamples
 from dpgraph.provenance.registry import Results, Step, transfer
+from dpgraph.provenance.rules.positions import of_positions
 
 aten = torch.ops.aten
 prims = torch.ops.prims
@@ -21,10 +22,9 @@ LINEAR_IN_FIRST = {
     aten.clone.default,
 }
 ADDITIVE = {aten.add.Tensor, aten.sub.Tensor}
-POSITION_KEEPING = {prims.convert_element_type.default, aten.clone.default}
 
 
-@transfer(torch.Tag.pointwise, *POSITION_KEEPING, aten.copysign.Tensor)
+@transfer(torch.Tag.pointwise, prims.convert_element_type.default, aten.clone.default, aten.copysign.Tensor)
 def pointwise(step: Step) -> Provenance:
     """Operands are aligned at the last axis; all per-sample operands must agree on the axis."""
     operands = step.tensors
@@ -32,7 +32,7 @@ def pointwise(step: Step) -> Provenance:
     if any(isinstance(p, SummedOverSamples) for p in found):
         return _of_sums(step, operands)
     if any(isinstance(p, SamplePosition) for p in found):
-        return _of_positions(step, operands)
+        return of_positions(step)
     rank = len(step.out_shape)
     return step.agreed(operands, [rank - len(step.shape(x)) for x in operands])
 
@@ -63,14 +63,6 @@ def _of_sums(step: Step, operands: list[Node]) -> Provenance:
     if target is aten.where.self and shared and all(x in summed or is_zero(x) for x in step.args[1:]):
         return first
     return step.mixed("uses the sum of several samples in a way that is not linear")
-
-
-def _of_positions(step: Step, operands: list[Node]) -> Provenance:
-    first = step.of(operands[0])
-    unchanged = step.node.target in POSITION_KEEPING or (step.node.target is aten.add.Tensor and is_zero(step.args[1]))
-    if unchanged and isinstance(first, SamplePosition):
-        return first
-    return step.mixed("computes with the position of a sample in the batch")
 
 
 def _keeps_fractions(node: Node) -> bool:

@@ -1,10 +1,11 @@
 """Transfer rules of ops that show the same elements in another shape or order, or more than once."""
 
+from dataclasses import replace
+
 import sympy
 import torch
 
 from dpgraph.provenance.lattice import (
-    ONE,
     PerSample,
     Provenance,
     SamplePosition,
@@ -24,9 +25,7 @@ def moved(step: Step, provenance: Provenance, axis: int | None, why: str) -> Pro
         return provenance
     if axis is None:
         return step.mixed(why)
-    if isinstance(provenance, SamplePosition):
-        return SamplePosition(axis, provenance.origin)
-    assert isinstance(provenance, PerSample)
+    assert isinstance(provenance, (PerSample, SamplePosition))
     return provenance.moved_to(axis)
 
 
@@ -61,14 +60,15 @@ def view(step: Step) -> Provenance:
     old, new = step.shape(step.args[0]), step.out_shape
     if isinstance(found, PerSample) and found.exchangeable and (regrouped := _regrouped(step, found)) is not None:
         return regrouped
-    before = sympy.Mul(*old[: axis_of(found)]) * (found.outer if isinstance(found, PerSample) else ONE)
+    assert isinstance(found, (PerSample, SamplePosition))
+    before = sympy.Mul(*old[: found.axis]) * found.outer
     for axis, size in enumerate(new):
         new_outer = quotient(before, sympy.Mul(*new[:axis]))
         new_inner = None if new_outer is None else quotient(size, new_outer * step.batch)
         if new_outer is None or new_inner is None:
             continue
         if isinstance(found, SamplePosition):
-            return SamplePosition(axis, found.origin) if new_outer == new_inner == 1 else step.mixed("reshapes it")
+            return replace(found, axis=axis, outer=new_outer, inner=new_inner)
         return PerSample(axis, new_outer, new_inner)
     return step.mixed("reshapes the batch so that one axis holds parts of several samples")
 
