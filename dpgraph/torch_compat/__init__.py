@@ -12,7 +12,7 @@ from torch._functorch._aot_autograd.descriptors import (
 )
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
-from torch.fx.experimental.symbolic_shapes import ConstraintViolationError, ShapeEnv
+from torch.fx.experimental.symbolic_shapes import ConstraintViolationError, ShapeEnv, free_unbacked_symbols
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils._sympy.functions import FloorDiv, Mod
 
@@ -64,6 +64,7 @@ __all__ = [
     "current_fake_mode",
     "decompositions",
     "find_operators",
+    "free_unbacked_symbols",
     "partition",
     "partition_for_inductor",
     "schedule",
