@@ -7,6 +7,7 @@ nothing of the samples, and is refused otherwise, wherever it turns up: as an ar
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import sympy
 import torch
@@ -25,9 +26,6 @@ Sizes = dict[sympy.Symbol, Shared | Refused]
 """What is known of each symbol that an op of the graph has made, since the walk came there."""
 
 READS_SIZES = {aten.sym_size.int, aten.sym_numel.default, aten.sym_stride.int, aten.sym_storage_offset.default}
-# The axis whose size in the result its numbers and its size in the operand decide alone, whatever the values.
-CUT_AXIS = {aten.slice.Tensor: 1}
-
 COUNTS = "makes as many values as the samples' values tell"
 
 
@@ -79,25 +77,27 @@ def earliest(refused: list[Refused]) -> Refused:
 
 
 def _of_new_size(step: Step, results: Results) -> Shared | Refused:
-    if step.node.target in CUT_AXIS and _is_cut_by_shared_numbers(step):
-        return Shared()
+    decisive = _decisive(step)
     several = results if isinstance(results, tuple) else (results,)
     refused = [p for p in several if isinstance(p, Refused)]
-    if refused:
+    if decisive is None and refused:
         return earliest(refused)
-    operands = [p for x in step.node.all_input_nodes for p in _all(step.known[x])]
-    return Shared() if all(isinstance(p, Shared) for p in operands) else step.mixed(COUNTS)
+    operands = step.node.all_input_nodes if decisive is None else decisive
+    if all(p == Shared() for x in operands for p in _all(step.known[x])):
+        return Shared()
+    return earliest(refused) if refused else step.mixed(COUNTS)
 
 
-def _is_cut_by_shared_numbers(step: Step) -> bool:
-    """Whether an axis in which the number of samples has no part is cut at numbers that no sample decides."""
-    axis = CUT_AXIS[step.node.target]  # type: ignore[index]
-    dim = step.arg(axis, "dim", 0)
-    numbers = [x for x in (*step.args[axis + 1 :], *step.node.kwargs.values()) if isinstance(x, Node)]
-    lengths = [step.shape(step.args[0])[dim], *map(step.size, numbers)]
-    return all(isinstance(step.of(x), Shared) for x in numbers) and not any(
-        step.batch in n.free_symbols for n in lengths
-    )
+def _decisive(step: Step) -> list[Node] | None:
+    """The operands that decide the new size, if it is not all of them, whatever values the others have."""
+    target: Any = step.node.target
+    if target is aten.index.Tensor:  # by masks
+        return [x for x in step.args[1] if x is not None]
+    if target is aten.slice.Tensor:
+        numbers = [x for x in (*step.args[2:], *step.node.kwargs.values()) if isinstance(x, Node)]
+        lengths = [step.shape(step.args[0])[step.arg(1, "dim", 0)], *map(step.size, numbers)]
+        return None if any(step.batch in n.free_symbols for n in lengths) else numbers
+    return None
 
 
 def _symbols(node: Node) -> Iterator[sympy.Symbol]:

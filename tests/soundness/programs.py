@@ -3,4 +3,15 @@
 from tests.soundness import memory, numbers, orders, places, products, statistics, training_code
 from tests.soundness.pair import PAIRS, Pair, Program
 
-__all__ = ["PAIRS", "Pair", "Program", "memory", "numbers", "orders", "places", "products", "statistics", "training_code"]
+__all__ = [
+    "PAIRS",
+    "Pair",
+    "Program",
+    "memory",
+    "numbers",
+    "orders",
+    "places",
+    "products",
+    "statistics",
+    "training_code",
+]
