@@ -143,7 +143,7 @@ def _of_operands(step: Step) -> Results:
         return Refused(node, "unknown", "has no transfer rule in dpgraph")
     claimed = rule(step)
     contradiction = find_contradiction(step, claimed) if node.target in REGISTERED else None
-    return claimed if contradiction is None else mixes(node, contradiction)
+    return claimed if contradiction is None else contradiction
 
 
 def _of_shared(step: Step) -> Results:
@@ -220,7 +220,7 @@ def _one_batch_axis(step: Step, found: Provenance, value: object) -> Provenance:
     if isinstance(found, PerSample):
         size = sizes.pop(found.axis)
         if sympy.expand(size - found.outer * step.batch * found.inner) != 0:
-            return step.mixed("changes how many places the samples take")
+            return step.unshown("changes how many places the samples take")
     if any(step.batch in size.free_symbols for size in sizes):
         return step.mixed("gives a value as many places as there are samples")
     return found

@@ -14,11 +14,22 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from dpgraph.provenance.lattice import Provenance, Refused, Shared, mixes
+from dpgraph.provenance.lattice import Provenance, Refused, Shared, unshown
 from dpgraph.provenance.registry import Results, Step, transfer
 from dpgraph.torch_compat import free_unbacked_symbols, tree_leaves
 
-__all__ = ["READS_SIZES", "Sizes", "earliest", "has_no_tensor", "note_input", "of_numbers", "of_sizes", "with_sizes"]
+__all__ = [
+    "COUNTS",
+    "ITEM",
+    "READS_SIZES",
+    "Sizes",
+    "earliest",
+    "has_no_tensor",
+    "note_input",
+    "of_numbers",
+    "of_sizes",
+    "with_sizes",
+]
 
 aten = torch.ops.aten
 
@@ -26,13 +37,14 @@ Sizes = dict[sympy.Symbol, Shared | Refused]
 """What is known of each symbol that an op of the graph has made, since the walk came there."""
 
 READS_SIZES = {aten.sym_size.int, aten.sym_numel.default, aten.sym_stride.int, aten.sym_storage_offset.default}
+ITEM = "makes one number of the samples' values, which every sample then reads"
 COUNTS = "makes as many values as the samples' values tell"
 
 
 @transfer(aten._local_scalar_dense.default)
 def item(step: Step) -> Provenance:
     """A number out of a tensor, of which some samples have a part."""
-    return step.mixed("makes one number of the samples' values, which every sample then reads")
+    return step.mixed(ITEM)
 
 
 def note_input(node: Node, sizes: Sizes) -> None:
@@ -48,7 +60,7 @@ def has_no_tensor(node: Node) -> bool:
 def of_sizes(node: Node, sizes: Sizes) -> Shared | Refused:
     """What is known of all symbols in a number, or in the shape of each tensor, that an op has made."""
     for symbol in _symbols(node):
-        found = sizes.get(symbol, mixes(node, COUNTS))
+        found = sizes.get(symbol, unshown(node, "reads a size of which nothing is known"))
         if isinstance(found, Refused):
             return found
     return Shared()
