@@ -9,6 +9,7 @@ from torch.fx import Graph, Node
 from dpgraph.capture.joint import JointGraph
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
+from dpgraph.passes.guard_matrices import guard_matrices
 from dpgraph.passes.insert_clip_factors import insert_clip_factors
 from dpgraph.passes.insert_materialised import insert_materialised
 from dpgraph.passes.insert_norms import insert_norms
@@ -67,6 +68,7 @@ def rewrite(
         UnsupportedProgramError: that cannot be decided.
     """
     trained, group_of = mechanism.trained, mechanism.group_of
+    captured = guard_matrices(captured)
     power = -1 if mechanism.loss_reduction == "mean" else 0
     provenance = infer_provenance(captured, outer_power=power)
     check_soundness(captured, provenance, trained, expected_power=power)
