@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dpgraph.torch_compat import tree_leaves, tree_map
+from dpgraph.capture.containers import find_leaves, map_leaves
 
 __all__ = ["Arguments"]
 
@@ -26,11 +26,11 @@ class Arguments:
 
     def map(self, function: Callable[[Any], Any]) -> "Arguments":
         """The same with each leaf of each argument replaced; they may be containers in any nesting."""
-        return Arguments(*tree_map(function, self._tree))
+        return Arguments(*map_leaves(function, self._tree))
 
     def leaves(self) -> list[Any]:
         """All leaves, in the order of `map`."""
-        return tree_leaves(self._tree)
+        return find_leaves(self._tree)
 
     @property
     def _tree(self) -> tuple[Any, ...]:

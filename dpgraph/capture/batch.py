@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dpgraph.capture.arguments import Arguments
+from dpgraph.capture.containers import find_leaves
 from dpgraph.errors import ArgumentError, UnsupportedProgramError
-from dpgraph.torch_compat import FakeTensor, tree_leaves
+from dpgraph.torch_compat import FakeTensor
 
 __all__ = ["SMALLEST_TRACED", "BatchDims", "BatchedCall", "check_batch_dims", "find_batch"]
 
@@ -30,12 +31,14 @@ class BatchedCall:
     Attributes:
         arguments: with batches of `num_rows` rows.
         dims: the batch axis of each tensor among them that has one, by the tensor's id.
+        names: the argument that each tensor among them is, or is in, by the tensor's id.
         num_samples: B as the user gave it.
         num_rows: B with the padding.
     """
 
     arguments: Arguments
     dims: Mapping[int, int]
+    names: Mapping[int, str]
     num_samples: int
     num_rows: int
 
@@ -80,9 +83,12 @@ def find_batch(
         _check_names(batch_dims, [name for name, _ in named], signature)
     sizes: dict[str, int] = {}
     axes: dict[int, int | None] = {}
-    for name, leaf in ((name, leaf) for name, value in named for leaf in tree_leaves(value)):
-        if isinstance(leaf, Tensor):
-            _check_kind(name, leaf)
+    own_names: dict[int, str] = {}
+    for name, leaf in ((name, leaf) for name, value in named for leaf in find_leaves(value)):
+        if not isinstance(leaf, Tensor):
+            continue
+        _check_kind(name, leaf)
+        own_names.setdefault(id(leaf), name)
         axis = _axis(name, leaf, batch_dims)
         if axes.setdefault(id(leaf), axis) != axis:
             raise ArgumentError(
@@ -109,16 +115,19 @@ def find_batch(
         )
     rows = max(num_samples, SMALLEST_TRACED, fixed_rows or 0)
     dims: dict[int, int] = {}
+    names: dict[int, str] = {}
 
     def pad(x: Any) -> Any:
-        axis = axes[id(x)]
-        if axis is None:
+        if not isinstance(x, Tensor):
             return x
-        padded = _padded(x, axis, rows)
-        dims[id(padded)] = axis
+        axis = axes[id(x)]
+        padded = x if axis is None else _padded(x, axis, rows)
+        names[id(padded)] = own_names[id(x)]
+        if axis is not None:
+            dims[id(padded)] = axis
         return padded
 
-    return BatchedCall(arguments.map(pad), dims, num_samples, rows)
+    return BatchedCall(arguments.map(pad), dims, names, num_samples, rows)
 
 
 def _check_names(batch_dims: Mapping[str, int | None], passed: Sequence[str], signature: inspect.Signature) -> None:
@@ -146,9 +155,7 @@ def _check_kind(name: str, x: Tensor) -> None:
     )
 
 
-def _axis(name: str, leaf: Any, batch_dims: BatchDims) -> int | None:
-    if not isinstance(leaf, Tensor):
-        return None
+def _axis(name: str, leaf: Tensor, batch_dims: BatchDims) -> int | None:
     axis = batch_dims.get(name, 0) if isinstance(batch_dims, Mapping) else batch_dims or 0
     if axis is None or (leaf.ndim == 0 and not isinstance(batch_dims, Mapping)):
         return None

@@ -12,14 +12,22 @@ import sympy
 import torch
 from torch.fx import Graph, Node
 
-__all__ = ["Constant", "Input", "JointGraph", "Parameter", "Sample", "Tangent"]
+from dpgraph.errors import SourceLine
+
+__all__ = ["Constant", "Input", "JointGraph", "Parameter", "Sample", "Tangent", "Write"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An input with one record a sample along `axis`."""
+    """An input with one record a sample along `axis`.
+
+    Attributes:
+        axis: of the samples.
+        name: of the argument that it is, or is in.
+    """
 
     axis: int
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +39,13 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """An input that is the same for all samples: a buffer, a size, an argument that all samples share."""
+    """An input that is the same for all samples: a buffer, a size, an argument that all samples share.
+
+    Attributes:
+        name: of the buffer or argument; "" for a size.
+    """
+
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,23 @@ class Tangent:
 
 
 Input = Sample | Parameter | Constant | Tangent
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """An assignment that the tracer will do once the graph has run.
+
+    Attributes:
+        target: what is written to, by the name that the user knows it by.
+        returned: positions of what is written among the values that the captured graph returns.
+        unproved: what else is written of which no graph tells that it is free of samples, in words.
+        line: the user's source line.
+    """
+
+    target: str
+    returned: tuple[int, ...]
+    unproved: tuple[str, ...]
+    line: SourceLine | None
 
 
 @dataclass(frozen=True)
@@ -59,6 +90,7 @@ class JointGraph:
         mutations: positions among the outputs of new values of buffers.
         num_forward_outputs: how many of the outputs belong to the forward; they come first.
         returned: node name of each value that the captured graph returns to the module, in order; None for a constant.
+        writes: assignments to what outlives the call, which are done once the forward has run.
     """
 
     graph: Graph
@@ -71,6 +103,7 @@ class JointGraph:
     num_forward_outputs: int
     returned: tuple[str | None, ...]
     module: torch.nn.Module = field(repr=False)
+    writes: tuple[Write, ...] = ()
 
     @cached_property
     def nodes(self) -> Mapping[str, Node]:

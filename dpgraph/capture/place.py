@@ -8,10 +8,12 @@ from torch.fx import Node
 
 from dpgraph.errors import Place, SourceLine
 
-__all__ = ["find_line", "find_module", "find_place", "parse_line"]
+__all__ = ["find_line", "find_module", "find_place", "name_of_source", "parse_line"]
 
 FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
 CONTAINER = re.compile(r"\._modules\['([^']+)'\]")
+REGISTRY = re.compile(r"(?:\.__dict__\['(?:_buffers|_parameters)'\]|\._buffers|\._parameters)\['([^']+)'\]")
+ROOT = re.compile(r"^[LG]\['(?:__import_)?(\w+)'\]")
 
 
 def find_place(node: Node, *, parameter: str | None = None) -> Place:
@@ -57,5 +59,16 @@ def find_module(node: Node) -> str | None:
     stack = node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack")
     if not stack:
         return None
-    path = list(stack.values())[-1][0]
-    return CONTAINER.sub(r".\1", path).removeprefix("L['model']").strip(".")
+    return name_of_source(list(stack.values())[-1][0])
+
+
+def name_of_source(source: str) -> str:
+    """The name by which a user knows what an expression of the tracer's stands for, "" for the model itself.
+
+    >>> name_of_source("L['model']._modules['layer']._modules['0']._parameters['weight']")
+    'layer.0.weight'
+    >>> name_of_source("L['loss_fn'].centre")
+    'loss_fn.centre'
+    """
+    dotted = REGISTRY.sub(r".\1", CONTAINER.sub(r".\1", source))
+    return ROOT.sub(r"\1", dotted.removeprefix("L['model']")).strip(".")

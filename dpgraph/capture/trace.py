@@ -11,19 +11,38 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from dpgraph.capture.canonical import canonicalise
-from dpgraph.capture.joint import Constant, Input, JointGraph, Parameter, Sample, Tangent
+from dpgraph.capture.joint import Constant, Input, JointGraph, Parameter, Sample, Tangent, Write
+from dpgraph.capture.place import name_of_source
 from dpgraph.errors import UnsupportedProgramError
 from dpgraph.torch_compat import (
     AOTOutput,
     GradAOTOutput,
     InputMutationAOTOutput,
+    InputSource,
     PlainAOTInput,
     PlainAOTOutput,
     TangentAOTInput,
     current_fake_mode,
 )
 
-__all__ = ["GraphInputs", "find_inputs", "read_joint", "require_all_gradients"]
+__all__ = ["CallTensors", "GraphInputs", "find_inputs", "read_joint", "require_all_gradients"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallTensors:
+    """The tensors that a call may use, by their ids.
+
+    Attributes:
+        parameters: names of the parameters of the model.
+        constants: names of buffers, of the loss's tensors, and of arguments that all samples share.
+        samples: batch axis and name of each argument that holds samples.
+        probe: the probe.
+    """
+
+    parameters: Mapping[int, str]
+    constants: Mapping[int, str]
+    samples: Mapping[int, Sample]
+    probe: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,35 +53,46 @@ class GraphInputs:
     probe: int
 
 
-def find_inputs(
-    inputs: Sequence[Any], parameters: Mapping[int, str], samples: Mapping[int, int], probe: Tensor
-) -> GraphInputs:
-    """Tell the inputs apart by identity: parameters and samples are the very tensors of the model and the call.
+def find_inputs(inputs: Sequence[Any], sources: Sequence[InputSource], call: CallTensors) -> GraphInputs:
+    """Tell the inputs apart by identity: they are the very tensors of the model and of the call.
 
     Args:
         inputs: what Dynamo gives as example inputs.
-        parameters: id of a parameter -> its name.
-        samples: id of a tensor of the call -> its batch axis.
-        probe: the probe.
+        sources: where it has them from.
+        call: the tensors that a graph may use.
 
     Raises:
-        UnsupportedProgramError: a tensor that requires grad is none of these.
+        UnsupportedProgramError: a tensor is none of these.
     """
-    roles: list[Input] = []
-    for x in inputs:
-        if id(x) in parameters:
-            roles.append(Parameter(parameters[id(x)]))
-        elif x is probe or id(x) in samples:
-            roles.append(Sample(samples.get(id(x), 0)))
-        elif isinstance(x, Tensor) and x.requires_grad:
-            raise UnsupportedProgramError(
-                f"the forward uses a tensor of shape {list(x.shape)} that requires grad and is no parameter",
-                why="its gradient would leave the module unclipped",
-                fix="register it as a Parameter of the model, or detach it",
-            )
-        else:
-            roles.append(Constant())
-    return GraphInputs(tuple(roles), next(i for i, x in enumerate(inputs) if x is probe))
+    roles = tuple(_role_of(x, source, call) for x, source in zip(inputs, sources, strict=True))
+    return GraphInputs(roles, next(i for i, x in enumerate(inputs) if x is call.probe))
+
+
+def _role_of(x: Any, source: InputSource, call: CallTensors) -> Input:
+    if id(x) in call.parameters:
+        return Parameter(call.parameters[id(x)])
+    if x is call.probe:
+        return Sample(0, "probe")
+    if id(x) in call.samples:
+        return call.samples[id(x)]
+    if not isinstance(x, Tensor) or source.is_number:
+        return Constant()
+    name = call.constants.get(id(x)) or name_of_source(source.name)
+    if x.requires_grad:
+        raise UnsupportedProgramError(
+            f"the forward uses {name!r}, a tensor of shape {list(x.shape)} that requires grad and is no parameter",
+            why="its gradient would leave the module unclipped",
+            fix="register it as a Parameter of the model, or detach it",
+        )
+    if id(x) in call.constants or isinstance(x, nn.Parameter):
+        return Constant(name)
+    raise UnsupportedProgramError(
+        f"the forward uses {name!r}, a tensor of shape {list(x.shape)} that is no parameter, no buffer and no argument "
+        "of the call",
+        why="what reaches the graph past the arguments may hold samples, and would be taken for the same for all",
+        fix="pass it as an argument (batch_dims={name: None} if all samples share it); if it holds no data of samples, "
+        "it can also be a buffer of the model or of the loss: register_buffer(name, tensor, persistent=False)",
+    )
 
 
 def require_all_gradients(inputs: Sequence[Any], found: GraphInputs) -> list[Any]:
@@ -89,8 +119,16 @@ def batch_symbol(probe: Tensor) -> sympy.Symbol | None:
     return expression if isinstance(expression, sympy.Symbol) else None
 
 
-def read_joint(joint: GraphModule, found: GraphInputs, batch: sympy.Symbol) -> JointGraph:
+def read_joint(
+    joint: GraphModule, found: GraphInputs, batch: sympy.Symbol, writes: tuple[Write, ...] = ()
+) -> JointGraph:
     """Read the descriptors of AOTAutograd off a joint graph.
+
+    Args:
+        joint: the graph.
+        found: roles of the inputs of the graph that it was made of.
+        batch: the symbol of the number of samples.
+        writes: what the forward assigns.
 
     Raises:
         UnsupportedProgramError: inputs that alias one another, or tensor subclasses.
@@ -135,6 +173,7 @@ def read_joint(joint: GraphModule, found: GraphInputs, batch: sympy.Symbol) -> J
         num_forward_outputs=len(outputs) - sum(not isinstance(role, Tangent) for role in inputs.values()),
         returned=_returned(descriptors, outputs),
         module=joint,
+        writes=writes,
     )
 
 

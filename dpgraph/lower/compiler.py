@@ -1,33 +1,25 @@
 """The backend that `torch.compile` calls: capture, rewrite, lower."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from torch import Tensor
 from torch.fx import Graph, GraphModule
 
 from dpgraph.capture.batch_size import refuse_guards, refuse_specialisation
 from dpgraph.capture.spell_out import spell_out
-from dpgraph.capture.trace import batch_symbol, find_inputs, read_joint, require_all_gradients
+from dpgraph.capture.trace import CallTensors, batch_symbol, find_inputs, read_joint, require_all_gradients
+from dpgraph.capture.writes import find_writes
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting, rewrite
 from dpgraph.provenance.lattice import Provenance
-from dpgraph.torch_compat import compile_eager, compile_inductor
+from dpgraph.public_sizes import warn_of_means
+from dpgraph.torch_compat import compile_eager, compile_inductor, input_sources
 
 __all__ = ["Compiler"]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """The tensors of the call that is being captured."""
-
-    parameters: Mapping[int, str]
-    samples: Mapping[int, int]
-    probe: Tensor
 
 
 @dataclass
@@ -45,16 +37,18 @@ class Compiler:
     options: CompileOptions
     rewritings: list[Rewriting] = field(default_factory=list)
     produced: Mapping[int, Provenance] = field(default_factory=dict)
-    _call: Call | None = None
+    _call: CallTensors | None = None
 
     @contextmanager
-    def during(self, parameters: Mapping[int, str], samples: Mapping[int, int], probe: Tensor) -> Any:
+    def during(self, call: CallTensors) -> Iterator[None]:
         """Tell the backend the tensors of the call within which it may be asked to compile."""
-        self._call = Call(parameters, samples, probe)
+        self._call, known = call, len(self.rewritings)
         try:
             yield
         finally:
             self._call = None
+        for rewriting in self.rewritings[known:]:
+            warn_of_means(rewriting.assumptions)
 
     def __call__(self, gm: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
         """The backend: compile what Dynamo captured.
@@ -64,16 +58,17 @@ class Compiler:
         """
         call = self._call
         assert call is not None, "a graph was captured outside a call of the module"
-        spell_out(gm)
-        found = find_inputs(inputs, call.parameters, call.samples, call.probe)
+        found = find_inputs(inputs, input_sources(gm), call)
         differentiable = require_all_gradients(inputs, found)
         fake_probe = gm.graph.find_nodes(op="placeholder")[found.probe].meta["example_value"]
         symbol, env = batch_symbol(fake_probe), fake_probe.fake_mode.shape_env
         if symbol is None:
             raise refuse_specialisation(env, gm, inputs, found.roles)
+        writes = find_writes(gm, call.samples, symbol)
+        spell_out(gm)
 
         def rewrite_joint(joint: GraphModule, _: Sequence[Any]) -> Graph:
-            read = read_joint(joint, found, symbol)
+            read = read_joint(joint, found, symbol, writes)
             if batch_symbol(read.nodes[read.probe].meta["val"]) != symbol:
                 raise refuse_specialisation(env, gm, inputs, found.roles)
             rewriting = rewrite(read, self.mechanism, self.options)

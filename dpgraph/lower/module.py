@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from dpgraph.capture.arguments import Arguments
 from dpgraph.capture.batch import BatchDims, BatchedCall, find_batch
+from dpgraph.capture.joint import Sample
+from dpgraph.capture.trace import CallTensors
 from dpgraph.errors import ArgumentError
 from dpgraph.lower.capture_errors import translate
 from dpgraph.lower.compiler import Compiler
@@ -229,10 +231,9 @@ class DPModule(nn.Module):
         probe = self._make_probe(call)
         given = call.arguments
         rows = tuple(x for x in given.leaves() if id(x) in call.dims)
-        parameters = {id(p): name for name, p in self.named_parameters()}
         axes = tuple(call.dims[id(x)] for x in rows)
         marked = [(probe, 0), *zip(rows, axes, strict=True)]
-        with capture_config(), self._compiler.during(parameters, call.dims, probe), batch_marked(marked):
+        with capture_config(), self._compiler.during(self._tensors(call, probe)), batch_marked(marked):
             outputs, _ = self._compiled(
                 self._held, self._loss_fn, probe, rows, axes, given.args, given.kwargs, given.targets
             )
@@ -243,6 +244,19 @@ class DPModule(nn.Module):
         if call.num_rows == call.num_samples:
             return outputs
         return without_padding(outputs, self._compiler.produced, call)
+
+    def _tensors(self, call: BatchedCall, probe: Tensor) -> CallTensors:
+        constants = {key: name for key, name in call.names.items() if key not in call.dims}
+        constants |= {id(b): name for name, b in self.named_buffers()}
+        if isinstance(self._loss_fn, nn.Module):
+            own = (*self._loss_fn.named_parameters(), *self._loss_fn.named_buffers())
+            constants |= {id(x): f"loss_fn.{name}" for name, x in own}
+        return CallTensors(
+            parameters={id(p): name for name, p in self.named_parameters()},
+            constants=constants,
+            samples={key: Sample(axis, call.names[key]) for key, axis in call.dims.items()},
+            probe=probe,
+        )
 
     def _measure(self) -> int:
         """Bytes at the peak of a step like the newest capture's; norms of the last backward are kept."""

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from dpgraph.capture.batch import BatchedCall
+from dpgraph.capture.containers import find_leaves, map_leaves
 from dpgraph.errors import UnsupportedProgramError
 from dpgraph.provenance.lattice import PerSample, Provenance, SummedOverSamples
-from dpgraph.torch_compat import tree_map
 
 __all__ = ["refuse_sums", "without_padding"]
 
@@ -42,7 +42,7 @@ def without_padding(outputs: Any, known: Mapping[int, Provenance], call: Batched
             case _:
                 return x
 
-    return tree_map(undo, outputs)
+    return map_leaves(undo, outputs)
 
 
 def refuse_sums(outputs: Any, known: Mapping[int, Provenance]) -> None:
@@ -51,16 +51,13 @@ def refuse_sums(outputs: Any, known: Mapping[int, Provenance]) -> None:
     Raises:
         UnsupportedProgramError: one is.
     """
-
-    def check(x: Any) -> None:
+    for x in find_leaves(outputs):
         if isinstance(known.get(id(x)), SummedOverSamples):
             raise UnsupportedProgramError(
                 "the model returns a sum over the samples, and physical batches are fixed",
                 why="rows that only fill up a smaller batch would count in the sum",
                 fix='return one value a sample and sum outside, or leave CompileOptions(batch="any")',
             )
-
-    tree_map(check, outputs)
 
 
 def _cut(x: Tensor, found: PerSample, call: BatchedCall) -> Tensor:

@@ -51,7 +51,8 @@ def _guard(graph: Graph, node: Node) -> None:
     node.replace_input_with(matrices, safe)
     for result in [user for user in node.users if user.target is operator.getitem]:
         (marked,) = splice(graph, _mark, [result, finite])
-        result.replace_all_uses_with(marked, delete_user_cb=lambda user, kept=marked: user is not kept)
+        for user in [x for x in result.users if x is not marked]:
+            user.replace_input_with(result, marked)
     for made in graph.nodes:
         if made not in before:
             made.meta.update({key: node.meta[key] for key in TOLD if key in node.meta})

@@ -18,6 +18,7 @@ from dpgraph.passes.insert_weighted_sums import insert_weighted_sums
 from dpgraph.passes.prune import prune
 from dpgraph.passes.share_sizes import share_sizes
 from dpgraph.plan_forms import Plan, plan_materialised
+from dpgraph.provenance.assumptions import Assumptions, find_assumptions
 from dpgraph.provenance.check import check_soundness
 from dpgraph.provenance.infer import infer_provenance
 from dpgraph.provenance.lattice import Provenance, Shared
@@ -38,6 +39,7 @@ class Rewriting:
         forms: for each parameter with a site, the kinds of forms that its per-sample gradient is the sum of.
         returned: provenance of the values that the captured graph returns, in order.
         norms: names of the nodes of the norms [B], one for each group, from `insert_norms` on.
+        assumptions: which sizes were taken for public, and what a sample can stop.
     """
 
     stages: Mapping[str, JointGraph]
@@ -45,6 +47,7 @@ class Rewriting:
     forms: Mapping[str, tuple[str, ...]]
     returned: tuple[Provenance, ...]
     norms: tuple[str, ...]
+    assumptions: Assumptions
 
     @property
     def result(self) -> Graph:
@@ -68,14 +71,14 @@ def rewrite(
         UnsupportedProgramError: that cannot be decided.
     """
     trained, group_of = mechanism.trained, mechanism.group_of
-    captured = guard_matrices(captured)
     power = -1 if mechanism.loss_reduction == "mean" else 0
-    provenance = infer_provenance(captured, outer_power=power)
-    check_soundness(captured, provenance, trained, expected_power=power)
-    sites = find_sites(captured, provenance, trained)
-    functions = [SiteFunction(captured, provenance, site) for site in sites]
+    guarded = guard_matrices(captured)
+    provenance = infer_provenance(guarded, outer_power=power)
+    check_soundness(guarded, provenance, trained, expected_power=power)
+    sites = find_sites(guarded, provenance, trained)
+    functions = [SiteFunction(guarded, provenance, site) for site in sites]
 
-    with_gradients, gradients = insert_per_sample_gradients(captured, functions)
+    with_gradients, gradients = insert_per_sample_gradients(guarded, functions)
     chosen = plan_materialised(gradients, options) if plan is None else plan(gradients)
     with_materialised, gradients = insert_materialised(with_gradients, gradients, chosen)
     with_norms, norms = insert_norms(with_materialised, gradients, group_of, mechanism.num_groups)
@@ -85,6 +88,7 @@ def rewrite(
     pruned = prune(with_shared_sizes, trained)
     stages = {
         "captured": captured,
+        "guard_matrices": guarded,
         "insert_per_sample_gradients": with_gradients,
         "insert_materialised": with_materialised,
         "insert_norms": with_norms,
@@ -95,7 +99,12 @@ def rewrite(
     }
     forms = {name: tuple(type(form).__name__ for form in gradient.forms) for name, gradient in gradients.items()}
     return Rewriting(
-        MappingProxyType(stages), sites, MappingProxyType(forms), tuple(_returned(captured, provenance)), norms
+        MappingProxyType(stages),
+        sites,
+        MappingProxyType(forms),
+        tuple(_returned(guarded, provenance)),
+        norms,
+        find_assumptions(guarded, provenance, trained),
     )
 
 

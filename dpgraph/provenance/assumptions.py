@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from dpgraph.capture.joint import JointGraph, Sample
+from dpgraph.capture.joint import Constant, JointGraph, Sample
 from dpgraph.capture.place import find_place
 from dpgraph.errors import Place
 from dpgraph.provenance.lattice import PerSample, Shared
@@ -56,32 +56,28 @@ class Assumptions:
     stops: tuple[Place, ...]
 
 
-def find_assumptions(
-    joint: JointGraph, provenance: Mapping[Node, Results], trained: Iterable[str], names: Mapping[str, str]
-) -> Assumptions:
+def find_assumptions(joint: JointGraph, provenance: Mapping[Node, Results], trained: Iterable[str]) -> Assumptions:
     """Read them off a graph that was found sound.
 
     Args:
         joint: the graph.
         provenance: what `infer_provenance` found in it.
         trained: names of the trained parameters.
-        names: the argument of each input, by its node's name.
     """
     on_the_way = _behind([g for name in trained if name in joint.gradients and (g := joint.gradient_of(name))])
     means = [node for node in joint.graph.nodes if node in on_the_way and _divides_by_varying(node, joint.batch_symbol)]
     stops = [node for node in joint.graph.nodes if _stops(node, provenance)]
-    return Assumptions(tuple(_public_sizes(joint, names)), _places(means), _places(stops))
+    return Assumptions(tuple(_public_sizes(joint)), _places(means), _places(stops))
 
 
-def _public_sizes(joint: JointGraph, names: Mapping[str, str]) -> Iterator[PublicSize]:
+def _public_sizes(joint: JointGraph) -> Iterator[PublicSize]:
     for node in joint.graph.find_nodes(op="placeholder"):
-        value = node.meta.get("val")
-        if node.name == joint.probe or node.name not in names or not isinstance(value, Tensor):
+        role, value = joint.inputs[node.name], node.meta.get("val")
+        if node.name == joint.probe or not isinstance(role, (Sample, Constant)) or not isinstance(value, Tensor):
             continue
-        role = joint.inputs[node.name]
-        for axis, size in enumerate(value.shape):
-            if isinstance(size, torch.SymInt) and not (isinstance(role, Sample) and role.axis == axis):
-                yield PublicSize(names[node.name], axis)
+        samples = role.axis if isinstance(role, Sample) else None
+        varying = [axis for axis, size in enumerate(value.shape) if isinstance(size, torch.SymInt) and axis != samples]
+        yield from (PublicSize(role.name, axis) for axis in varying)
 
 
 def _behind(nodes: Iterable[Node]) -> set[Node]:
@@ -101,7 +97,7 @@ DIVIDES = {aten.div.Tensor, aten.div.Scalar}
 
 
 def _divides_by_varying(node: Node, batch: sympy.Symbol) -> bool:
-    """Whether a tensor is divided by a size that varies, or a mean is taken over one; B aside, which has its own check."""
+    """Whether a tensor is divided by a size that varies, or a mean is taken over one; B has a check of its own."""
     if node.target in MEANS:
         operand = node.args[0]
         assert isinstance(operand, Node)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 import torch
+from torch import Tensor
 from torch.fx import Node
 
 from dpgraph.capture.joint import JointGraph
@@ -13,6 +14,7 @@ from dpgraph.provenance.inner_loss import find_mean_loss, find_normalised_loss, 
 from dpgraph.provenance.lattice import PerSample, Refused, SamplePosition, Shared, SummedOverSamples, mixes
 from dpgraph.provenance.registry import Results
 from dpgraph.provenance.rules.pointwise import is_zero
+from dpgraph.provenance.writes import check_writes
 
 __all__ = ["check_soundness"]
 
@@ -57,6 +59,7 @@ def check_soundness(
         node = joint.outputs[position]
         assert node is not None, "a buffer's new value was cut before the check"
         _check_buffer(node, provenance)
+    check_writes(joint, provenance)
     for name in trained:
         gradient = joint.gradient_of(name) if name in joint.gradients else None
         if gradient is not None:
@@ -143,4 +146,5 @@ def _fix_of_power(joint: JointGraph, provenance: Mapping[Node, Results], expecte
 
 def _is_scaled(node: Node, provenance: Mapping[Node, Results]) -> bool:
     """Whether a power of B stands before an operand."""
-    return any(getattr(provenance[x], "power", 0) for x in node.all_input_nodes)
+    tensors = [x for x in node.all_input_nodes if isinstance(x.meta.get("val"), Tensor)]
+    return any(getattr(provenance[x], "power", 0) for x in tensors)

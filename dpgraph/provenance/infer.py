@@ -33,7 +33,7 @@ from dpgraph.provenance.numbers import (
 )
 from dpgraph.provenance.registry import REGISTERED, Results, Step, find_transfer
 from dpgraph.provenance.rules import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES, operands_read
-from dpgraph.provenance.scale import find_power
+from dpgraph.provenance.scale import find_power, power_of_number
 
 __all__ = ["infer_provenance"]
 
@@ -111,10 +111,15 @@ def _of_op(step: Step, sizes: Sizes) -> Results:
         source = step.known[node.args[0]]  # type: ignore[index]
         return source[node.args[1]] if isinstance(source, tuple) else source  # type: ignore[index]
     if node.target in READS_SIZES:
-        return of_sizes(node, sizes)
+        return _number(step, of_sizes(node, sizes))
     if has_no_tensor(node) and not step.tensors:
-        return of_numbers(step)
+        return _number(step, of_numbers(step))
     return with_sizes(step, _of_tensors(step), sizes)
+
+
+def _number(step: Step, found: Shared | Refused) -> Results:
+    power = power_of_number(step.node, step.batch)
+    return replace(found, power=power, scaled_at=step.node) if power and isinstance(found, Shared) else found
 
 
 def _of_tensors(step: Step) -> Results:

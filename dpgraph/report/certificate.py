@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from dpgraph.capture.batch import BatchDims
+from dpgraph.capture.joint import Constant, JointGraph, Sample
 from dpgraph.clipping import CLIPPING_FUNCTIONS
 from dpgraph.mechanism import Mechanism
 from dpgraph.passes.pipeline import Rewriting
@@ -24,8 +25,8 @@ __all__ = ["Certificate", "CertifiedGraph", "make_certificate"]
 CLAIM = (
     "In each graph, the gradient of every trained parameter is a sum over the samples of terms that depend on one "
     "sample each and on nothing of the others: not on their values, not on how many there are, nor on a sample's place "
-    "among them. No buffer is written with a value that depends on samples. Each term is weighted so that all "
-    "parameters' terms of one sample together have a norm of at most `sensitivity`."
+    "among them. Nothing that depends on samples is written into a buffer, or assigned to what outlives the call. Each "
+    "term is weighted so that all parameters' terms of one sample together have a norm of at most `sensitivity`."
 )
 
 
@@ -37,11 +38,15 @@ class CertifiedGraph:
         digest: SHA-256 of the captured joint graph as text: operators, arguments, shapes and dtypes.
         num_operators: how many operators it has.
         num_sites: how many parameters get a gradient from samples in it.
+        entered: every tensor that it reads besides parameters, and what it was taken for.
+        written: buffers and objects that it leaves changed.
     """
 
     digest: str
     num_operators: int
     num_sites: int
+    entered: tuple[str, ...]
+    written: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,9 @@ class Certificate:
         table = Table(title="certificate", title_justify="left", show_header=False, show_lines=True)
         table.add_row("proved", self.claim)
         table.add_row("about", "\n".join(f"{g.digest[:16]}  {g.num_operators} operators" for g in self.graphs) or "-")
+        for i, graph in enumerate(self.graphs):
+            table.add_row(f"graph {i + 1} reads", "\n".join(f"- {x}" for x in graph.entered))
+            table.add_row(f"graph {i + 1} writes", "\n".join(f"- {x}" for x in graph.written) or "nothing")
         table.add_row("sensitivity", f"{self.sensitivity:g}  ({self.clipping}, {self.num_groups} groups)")
         table.add_row("trained", f"{len(self.trained)} parameters ({self.mode})")
         table.add_row("assumed", "\n".join(f"- {x}" for x in self.assumptions))
@@ -95,13 +103,16 @@ def make_certificate(
     mechanism: Mechanism, rewritings: Sequence[Rewriting], *, loss_inside: bool, batch_dims: BatchDims
 ) -> Certificate:
     """The certificate of everything that was captured so far."""
-    captured = [r.stages["captured"].graph for r in rewritings]
+    captured = [r.stages["captured"] for r in rewritings]
+    graphs = [joint.graph for joint in captured]
     name = next((n for n, f in CLIPPING_FUNCTIONS.items() if f is mechanism.clipping), None)
     return Certificate(
         claim=CLAIM,
         graphs=tuple(
-            CertifiedGraph(_digest(g), len(_operators(g)), len(r.sites))
-            for g, r in zip(captured, rewritings, strict=True)
+            CertifiedGraph(
+                _digest(joint.graph), len(_operators(joint.graph)), len(r.sites), _entered(joint), _written(joint)
+            )
+            for joint, r in zip(captured, rewritings, strict=True)
         ),
         mode=mechanism.mode,
         trained=mechanism.trained,
@@ -110,7 +121,7 @@ def make_certificate(
         num_groups=mechanism.num_groups,
         sensitivity=mechanism.sensitivity,
         assumptions=_assumptions(mechanism, loss_inside),
-        trusted=_trusted(mechanism, captured, batch_dims, known_clipping=name is not None),
+        trusted=_trusted(mechanism, graphs, batch_dims, known_clipping=name is not None),
         versions={"dpgraph": _own_version(), "torch": torch.__version__},
     )
 
@@ -126,9 +137,28 @@ def _assumptions(mechanism: Mechanism, loss_inside: bool) -> tuple[str, ...]:
         loss,
         "the rows of all calls between two optimizer steps are different samples, drawn as the accountant is told",
         "noise is added to the gradients before anything else reads them; norms, outputs and losses are not released",
-        "forward has no effects outside the graph that later calls read, and no argument of it that is a number, or a "
-        "tensor without axes, depends on the samples",
+        "what is in `p.grad` when the optimizer steps came from one backward of each call and from nothing else; the "
+        "noise of dpgraph.privacy sees what autograd adds, and not what other code writes there",
+        "what the model holds (buffers, frozen parameters, attributes that are numbers) and the arguments that all "
+        "samples share, numbers and tensors without axes among them, hold nothing of samples; nor does what functions "
+        "marked with torch.compiler.assume_constant_result return",
+        "sizes other than the number of samples are public: how long the inputs are is no secret of one sample; pad to "
+        "a fixed length where it is, and divide by what a mask counts",
+        "an error is no release: an index out of range, or a decomposition of a matrix that is not finite, stops the "
+        "step for all samples",
     )
+
+
+def _entered(joint: JointGraph) -> tuple[str, ...]:
+    entered = {name: role for name, role in joint.inputs.items() if name != joint.probe}
+    samples = [f"{x.name}: samples along axis {x.axis}" for x in entered.values() if isinstance(x, Sample)]
+    shared = [f"{x.name}: the same for all samples" for x in entered.values() if isinstance(x, Constant) and x.name]
+    return (*samples, *shared)
+
+
+def _written(joint: JointGraph) -> tuple[str, ...]:
+    assigned = [write.target for write in joint.writes]
+    return tuple(dict.fromkeys(f"{name}: free of samples" for name in assigned))
 
 
 def _trusted(

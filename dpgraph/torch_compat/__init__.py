@@ -19,6 +19,13 @@ from torch.utils._sympy.functions import FloorDiv, Mod
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
 from dpgraph.torch_compat.native import compile_native
 from dpgraph.torch_compat.once import computed_once
+from dpgraph.torch_compat.side_effects import (
+    InputSource,
+    Written,
+    hooked_inputs,
+    input_sources,
+    written_values,
+)
 from dpgraph.torch_compat.tracing import (
     batch_marked,
     capture_config,
@@ -44,6 +51,7 @@ __all__ = [
     "FloorDiv",
     "GradAOTOutput",
     "InputMutationAOTOutput",
+    "InputSource",
     "Mod",
     "OpOverload",
     "PlainAOTInput",
@@ -52,6 +60,7 @@ __all__ = [
     "TangentAOTInput",
     "TorchDynamoException",
     "UserError",
+    "Written",
     "batch_marked",
     "capture_config",
     "chooses_kernel",
@@ -65,6 +74,8 @@ __all__ = [
     "decompositions",
     "find_operators",
     "free_unbacked_symbols",
+    "hooked_inputs",
+    "input_sources",
     "partition",
     "partition_for_inductor",
     "schedule",
@@ -75,4 +86,5 @@ __all__ = [
     "tree_leaves",
     "tree_map",
     "unset_fake_temporarily",
+    "written_values",
 ]

@@ -59,6 +59,29 @@ def test_each_kind_of_call_adds_a_graph():
     assert len({g.digest for g in module.certificate.graphs}) == 2
 
 
+def test_it_names_what_entered_and_what_was_left_changed():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+            self.register_buffer("scale", torch.ones(3))
+            self.num_calls = 0
+
+        def forward(self, x: Tensor, table: Tensor) -> Tensor:
+            self.num_calls += 1
+            return (self.layer(x) * self.scale) @ table
+
+    module = certified(Model(), torch.randn(5, 4), torch.randn(3, 3), batch_dims={"table": None})
+    (graph,) = module.certificate.graphs
+    assert graph.entered == (
+        "x: samples along axis 0",
+        "scale: the same for all samples",
+        "table: the same for all samples",
+    )
+    assert graph.written == ("num_calls: free of samples",)
+    assert "num_calls: free of samples" in str(module.certificate)
+
+
 def test_where_the_loss_is_decides_what_is_assumed():
     outside = certified(nn.Linear(4, 3), torch.randn(5, 4)).certificate
     assert any("loss outside the graph" in x for x in outside.assumptions)
