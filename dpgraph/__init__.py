@@ -15,6 +15,7 @@ from dpgraph.lower.module import DPModule
 from dpgraph.options import CompileOptions
 from dpgraph.planning import plan
 from dpgraph.provenance.custom import register_transfer
+from dpgraph.public_sizes import PublicSizeWarning
 
 __all__ = [
     "ArgumentError",
@@ -25,6 +26,7 @@ __all__ = [
     "DPGraphError",
     "DPModule",
     "Influence",
+    "PublicSizeWarning",
     "UnsoundProgramError",
     "UnsupportedProgramError",
     "audit_provenance",

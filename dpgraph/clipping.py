@@ -15,7 +15,12 @@ class ClippingFunction(Protocol):
     """A clipping function with its declared bound.
 
     Formal guarantee that an implementation owes: `norm * factor(norm, R) <= bound(R)` for every norm in [0, inf) and
-    every R > 0. Norms that are not finite never reach it: their samples have factor 0.
+    every R > 0, with factors that are finite and >= 0; and row b of the factors is a function of row b of the norms and
+    of R alone: not of other rows or their number, nor of random numbers or a state. Norms that are not finite never
+    matter: their samples have factor 0.
+
+    The bound is tried on a grid of norms when the mechanism is defined (`clipping_contract.py`); that rows are kept
+    apart is proved when the function is traced. Either is an `ArgumentError`.
     """
 
     def factor(self, norm: Tensor, max_norm: float) -> Tensor:

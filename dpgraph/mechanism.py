@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import nn
 
 from dpgraph.clipping import ClippingFunction, find_clipping
+from dpgraph.clipping_contract import check_contract
 from dpgraph.errors import ArgumentError
 from dpgraph.parameter_memory import check_memory
 
@@ -90,7 +92,10 @@ def define_mechanism(
     trained = _select(model, mode, [also_train] if isinstance(also_train, str) else list(also_train))
     check_memory(model, trained)
     names, group_of = _group(trained, grouping)
-    return Mechanism(mode, trained, group_of, names, find_clipping(clipping), float(max_grad_norm), loss_reduction)
+    found = Mechanism(mode, trained, group_of, names, find_clipping(clipping), float(max_grad_norm), loss_reduction)
+    dtypes = {torch.promote_types(model.get_parameter(name).dtype, torch.float32) for name in trained}
+    check_contract(found.clipping, found.max_group_norm, found.num_groups, dtypes)
+    return found
 
 
 def is_bias(name: str) -> bool:

@@ -101,10 +101,10 @@ class JointGraph:
     gradients: Mapping[str, int]
     probe_gradient: int
     mutations: tuple[int, ...]
-    written: tuple[str, ...]
     num_forward_outputs: int
     returned: tuple[str | None, ...]
     module: torch.nn.Module = field(repr=False)
+    written: tuple[str, ...] = ()
     writes: tuple[Write, ...] = ()
 
     @cached_property

@@ -16,6 +16,7 @@ from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting, rewrite
 from dpgraph.provenance.lattice import Provenance
+from dpgraph.public_sizes import warn_of_means
 from dpgraph.torch_compat import compile_eager, compile_inductor, input_sources
 
 __all__ = ["Compiler"]
@@ -41,11 +42,13 @@ class Compiler:
     @contextmanager
     def during(self, call: CallTensors) -> Iterator[None]:
         """Tell the backend the tensors of the call within which it may be asked to compile."""
-        self._call = call
+        self._call, known = call, len(self.rewritings)
         try:
             yield
         finally:
             self._call = None
+        for rewriting in self.rewritings[known:]:
+            warn_of_means(rewriting.assumptions)
 
     def __call__(self, gm: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
         """The backend: compile what Dynamo captured.

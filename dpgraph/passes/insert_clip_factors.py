@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 
+import sympy
 import torch
 from torch import Tensor
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 
 from dpgraph.capture.joint import JointGraph
+from dpgraph.capture.place import find_place
 from dpgraph.clipping import ClippingFunction
 from dpgraph.errors import ArgumentError
 from dpgraph.graphs.splice import splice
+from dpgraph.provenance.rows import find_mixing
 from dpgraph.torch_compat import OpOverload, computed_once, trace
 
 __all__ = ["insert_clip_factors"]
@@ -33,7 +36,8 @@ def insert_clip_factors(
         The new graph, and the names of the nodes of the weights, one for each group.
 
     Raises:
-        ArgumentError: the clipping function has tensor constants.
+        ArgumentError: the clipping function has tensor constants, draws random numbers, or does not treat every sample
+            by itself.
     """
     new = joint.copy()
     nodes, probe = [new.nodes[name] for name in norms], new.nodes[joint.probe]
@@ -46,6 +50,7 @@ def insert_clip_factors(
             why="the compiled graph has the tensors of the model and of the batch, and no others",
             fix="write it with numbers, or make the tensor from the norms it is given, as norm.new_full does",
         )
+    _check_rows(clipping, factor, joint.batch_symbol)
     columns = list(range(len(nodes)))
     weights: list[str] = []
     for together in [[k] for k in columns] if _is_elementwise(factor.graph) else [columns]:
@@ -59,6 +64,21 @@ def insert_clip_factors(
     (released,) = splice(new.graph, lambda *norms: torch.stack(norms, 1).to(scales.dtype, copy=True), nodes)
     new.set_outputs({joint.probe_gradient: released})
     return new, tuple(weights)
+
+
+def _check_rows(clipping: ClippingFunction, factor: GraphModule, batch: sympy.Symbol) -> None:
+    """A factor may depend on the norms of its sample alone, of however many groups."""
+    random = [n for n in factor.graph.nodes if torch.Tag.nondeterministic_seeded in getattr(n.target, "tags", ())]
+    mixing = (random[0], "draws random numbers") if random else find_mixing(factor, batch)
+    if mixing is not None:
+        node, reason = mixing
+        raise ArgumentError(
+            f"the clipping function {type(clipping).__name__} does not treat every sample by itself: an op {reason}",
+            place=find_place(node),
+            why="what a sample contributes is bounded only if its factor depends on its own norms alone",
+            fix="compute the factors of row b from row b of the norms [B, K] alone: no reduction over dimension 0, no "
+            "number of samples, no random numbers",
+        )
 
 
 def _is_elementwise(graph: Graph) -> bool:

@@ -12,6 +12,7 @@ from dpgraph.options import CompileOptions
 from dpgraph.passes.bound_offsets import bound_offsets
 from dpgraph.passes.copy_bases_of_writes import copy_bases_of_writes
 from dpgraph.passes.copy_written_inputs import copy_written_inputs
+from dpgraph.passes.guard_matrices import guard_matrices
 from dpgraph.passes.insert_clip_factors import insert_clip_factors
 from dpgraph.passes.insert_materialised import insert_materialised
 from dpgraph.passes.insert_norms import insert_norms
@@ -20,6 +21,7 @@ from dpgraph.passes.insert_weighted_sums import insert_weighted_sums
 from dpgraph.passes.prune import prune
 from dpgraph.passes.share_sizes import share_sizes
 from dpgraph.plan_forms import Plan, plan_materialised
+from dpgraph.provenance.assumptions import Assumptions, find_assumptions
 from dpgraph.provenance.check import check_soundness
 from dpgraph.provenance.infer import infer_provenance
 from dpgraph.provenance.lattice import Provenance, Shared
@@ -40,6 +42,7 @@ class Rewriting:
         forms: for each parameter with a site, the kinds of forms that its per-sample gradient is the sum of.
         returned: provenance of the values that the captured graph returns, in order.
         norms: names of the nodes of the norms [B], one for each group, from `insert_norms` on.
+        assumptions: which sizes were taken for public, and what a sample can stop.
     """
 
     stages: Mapping[str, JointGraph]
@@ -47,6 +50,7 @@ class Rewriting:
     forms: Mapping[str, tuple[str, ...]]
     returned: tuple[Provenance, ...]
     norms: tuple[str, ...]
+    assumptions: Assumptions
 
     @property
     def result(self) -> Graph:
@@ -71,9 +75,10 @@ def rewrite(
     """
     trained, group_of = mechanism.trained, mechanism.group_of
     power = -1 if mechanism.loss_reduction == "mean" else 0
-    provenance = infer_provenance(captured, outer_power=power)
-    bounded = bound_offsets(captured, provenance)
-    if bounded is not captured:
+    guarded = guard_matrices(captured)
+    provenance = infer_provenance(guarded, outer_power=power)
+    bounded = bound_offsets(guarded, provenance)
+    if bounded is not guarded:
         provenance = infer_provenance(bounded, outer_power=power)
     check_soundness(bounded, provenance, trained, expected_power=power)
     sites = find_sites(bounded, provenance, trained)
@@ -91,7 +96,8 @@ def rewrite(
     with_copied_bases = copy_bases_of_writes(with_copied_inputs)
     stages = {
         "captured": captured,
-        **({"bound_offsets": bounded} if bounded is not captured else {}),
+        "guard_matrices": guarded,
+        "bound_offsets": bounded,
         "insert_per_sample_gradients": with_gradients,
         "insert_materialised": with_materialised,
         "insert_norms": with_norms,
@@ -104,7 +110,12 @@ def rewrite(
     }
     forms = {name: tuple(type(form).__name__ for form in gradient.forms) for name, gradient in gradients.items()}
     return Rewriting(
-        MappingProxyType(stages), sites, MappingProxyType(forms), tuple(_returned(bounded, provenance)), norms
+        MappingProxyType(stages),
+        sites,
+        MappingProxyType(forms),
+        tuple(_returned(bounded, provenance)),
+        norms,
+        find_assumptions(bounded, provenance, trained),
     )
 
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 
+import torch
+from torch import Tensor
 from torch.fx import Node
 
 from dpgraph.capture.joint import JointGraph
 from dpgraph.capture.place import find_place
 from dpgraph.errors import DPGraphError, UnsoundProgramError, UnsupportedProgramError
+from dpgraph.provenance.advice import GROUP_NORM, advise, is_batch_norm
 from dpgraph.provenance.inner_loss import find_mean_loss, find_normalised_loss, replace_loss
 from dpgraph.provenance.lattice import PerSample, Refused, SamplePosition, Shared, SummedOverSamples, mixes
 from dpgraph.provenance.registry import Results
@@ -20,19 +23,21 @@ WHY = (
     "here it does, and noise scaled to the clipping bound would not hide it"
 )
 
-UNSEEN = (
-    "clipping bounds what a sample adds to the gradient only if it influences no other sample's gradient; it may not "
-    "do so here, but dpgraph cannot see that before the data are there"
-)
 SUM = 'sum over the samples instead; for one mean over the batch pass loss_reduction="mean"'
 ALL_MEANS = (
     'with loss_reduction="mean" every loss has to be a mean over the batch, those too that the model computes; for a '
     'loss that is divided by a constant leave it "sum"'
 )
-PER_SAMPLE = (
-    "compute per sample: reduce over features or positions, never over the batch; use GroupNorm or LayerNorm for "
-    "BatchNorm; give batch_dims if dimension 0 of an input is not the batch"
+KEEP = (
+    "write nothing of the samples: keep statistics of public data in the buffer, or compute what is wanted outside of "
+    "training, under torch.no_grad(), and account for it as a release of its own"
 )
+UNSEEN = (
+    "what dpgraph cannot show it refuses: if samples do meet there, clipping would not bound what one of them adds to "
+    "the gradient"
+)
+# These only put values into other places: whether samples meet is up to what reads them.
+REARRANGES = {torch.ops.aten.view.default}
 
 
 def check_soundness(
@@ -66,12 +71,16 @@ def _check_buffer(node: Node, provenance: Mapping[Node, Results]) -> None:
     if isinstance(found, Shared) and found.power == 0:
         return
     origin = found.origin if isinstance(found, (Refused, SummedOverSamples)) else node
+    batch_norm = is_batch_norm(origin)
+    value = (
+        "statistics of BatchNorm, which depend on the samples," if batch_norm else "a value that depends on the samples"
+    )
     raise UnsoundProgramError(
-        "the forward writes a value that depends on the samples into a buffer",
+        f"the forward writes {value} into a buffer",
         place=find_place(origin),
         why="later steps read the buffer, so a sample would influence gradients after its own, and the buffer itself "
         "would be released without noise",
-        fix="freeze the statistics (module.eval() for BatchNorm), or use a layer without them (GroupNorm, LayerNorm)",
+        fix=GROUP_NORM if batch_norm else KEEP,
     )
 
 
@@ -108,16 +117,24 @@ def _refusal(
             fix="write the step with other operators, leave the parameters behind it untrained, or tell how the "
             "operator treats samples with dpgraph.register_transfer",
         )
-    if found.kind == "unseen":
-        return UnsupportedProgramError(f"an op {found.reason}", place=place, why=UNSEEN, fix=found.fix)
-    what, fix = f"an op {found.reason}", PER_SAMPLE
+    if found.kind == "unshown":
+        return UnsupportedProgramError(
+            f"dpgraph cannot see that samples stay apart in an op that {found.reason}",
+            place=place,
+            why=UNSEEN,
+            fix=advise(found),
+        )
+    what, fix = f"an op {found.reason}", advise(found)
+    if is_batch_norm(found.origin):
+        what = f"BatchNorm takes its statistics over the samples: {what}"
     normalised = find_normalised_loss(found.origin, provenance)
     if normalised is not None:
         what = "a loss inside the model is divided by a sum over all samples, such as their number of tokens or labels"
         fix = replace_loss(normalised, provenance)
     elif _is_scaled(found.origin, provenance):
         fix = _fix_of_power(joint, provenance, expected_power)
-    return UnsoundProgramError(what, place=place, why=WHY, fix=fix)
+    why = UNSEEN if found.origin.target in REARRANGES else WHY
+    return UnsoundProgramError(what, place=place, why=why, fix=fix)
 
 
 def _fix_of_power(joint: JointGraph, provenance: Mapping[Node, Results], expected_power: int) -> str:
@@ -129,4 +146,5 @@ def _fix_of_power(joint: JointGraph, provenance: Mapping[Node, Results], expecte
 
 def _is_scaled(node: Node, provenance: Mapping[Node, Results]) -> bool:
     """Whether a power of B stands before an operand."""
-    return any(getattr(provenance[x], "power", 0) for x in node.all_input_nodes)
+    tensors = [x for x in node.all_input_nodes if isinstance(x.meta.get("val"), Tensor)]
+    return any(getattr(provenance[x], "power", 0) for x in tensors)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from dpgraph.provenance.lattice import PerSample, Provenance, SummedOverSamples
+from dpgraph.provenance.lattice import PerSample, Provenance, Refused, SummedOverSamples, mixes
 from dpgraph.provenance.registry import Results, Step
 from dpgraph.torch_compat import tree_map, unset_fake_temporarily
 
@@ -18,22 +18,21 @@ __all__ = ["find_contradiction"]
 NUM_SAMPLES = 3
 
 
-def find_contradiction(step: Step, claimed: Results) -> str | None:
-    """What the operator does on random values that the claim denies; None if nothing was found.
+def find_contradiction(step: Step, claimed: Results) -> Refused | None:
+    """What the operator does on random values that the claim denies, or that it cannot be tried; else None.
 
     Args:
         step: the op. Its operands get random values (integers and booleans are 0 or 1) in the shapes of the graph, with
             a batch of three.
         claimed: what the registered rule says of its results.
-
-    Returns:
-        A clause that finishes "an op …".
     """
     try:
         with unset_fake_temporarily():  # the graph is being captured
-            return _contradiction(_Experiment(step), claimed)
-    except (RuntimeError, IndexError, ValueError, NotImplementedError) as error:
-        return f"has a registered transfer rule that could not be tried on random values ({str(error).splitlines()[0]})"
+            found = _contradiction(_Experiment(step), claimed)
+    except (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError) as error:
+        told = next(iter(str(error).splitlines()), type(error).__name__)
+        return step.unshown(f"has a registered transfer rule that could not be tried on random values ({told})")
+    return None if found is None else mixes(step.node, found)
 
 
 def _contradiction(experiment: "_Experiment", claimed: Results) -> str | None:

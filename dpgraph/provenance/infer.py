@@ -21,10 +21,19 @@ from dpgraph.provenance.lattice import (
     SummedOverSamples,
     mixes,
 )
+from dpgraph.provenance.numbers import (
+    READS_SIZES,
+    Sizes,
+    earliest,
+    has_no_tensor,
+    note_input,
+    of_numbers,
+    of_sizes,
+    with_sizes,
+)
 from dpgraph.provenance.registry import REGISTERED, Results, Step, find_transfer
-from dpgraph.provenance.rules import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES
-from dpgraph.provenance.scale import find_power
-from dpgraph.torch_compat import tree_leaves
+from dpgraph.provenance.rules import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES, operands_read
+from dpgraph.provenance.scale import find_power, power_of_number
 
 __all__ = ["infer_provenance"]
 
@@ -46,17 +55,18 @@ def infer_provenance(joint: JointGraph, *, outer_power: int = 0) -> MappingProxy
         node -> Provenance, or a tuple of them for an op with several results.
     """
     known: dict[Node, Results] = {}
+    sizes: Sizes = {}
     nodes = [node for node in joint.graph.nodes if node.op != "output"]
-    backward = [node for node in nodes if not _infer(joint, node, known)]
+    backward = [node for node in nodes if not _infer(joint, node, known, sizes)]
     for node in backward:
         if node.op == "placeholder":
             known[node] = _of_tangent(joint, known, joint.inputs[node.name], outer_power)
     for node in backward:
-        _infer(joint, node, known)
+        _infer(joint, node, known, sizes)
     return MappingProxyType(known)
 
 
-def _infer(joint: JointGraph, node: Node, known: dict[Node, Results]) -> bool:
+def _infer(joint: JointGraph, node: Node, known: dict[Node, Results], sizes: Sizes) -> bool:
     """Add what is known of a node; False if it needs a gradient from outside of which nothing is known yet."""
     if node.op == "placeholder":
         match joint.inputs[node.name]:
@@ -66,12 +76,13 @@ def _infer(joint: JointGraph, node: Node, known: dict[Node, Results]) -> bool:
                 known[node] = Shared()
             case Tangent():
                 return False
+        note_input(node, sizes)
     elif node.op == "get_attr":
         known[node] = Shared()
     elif any(x not in known for x in node.all_input_nodes):
         return False
     else:
-        known[node] = _of_op(Step(node, joint.batch_symbol, known))
+        known[node] = _of_op(Step(node, joint.batch_symbol, known), sizes)
     return True
 
 
@@ -94,13 +105,25 @@ def _of_tangent(joint: JointGraph, known: dict[Node, Results], role: Input, oute
             return mixes(output, "is an output that no sample owns, so its gradient is a sum that cannot be split")
 
 
-def _of_op(step: Step) -> Results:
+def _of_op(step: Step, sizes: Sizes) -> Results:
     node = step.node
     if node.target is operator.getitem:
         source = step.known[node.args[0]]  # type: ignore[index]
         return source[node.args[1]] if isinstance(source, tuple) else source  # type: ignore[index]
-    if _computes_sizes(node):
-        return Shared()
+    if node.target in READS_SIZES:
+        return _number(step, of_sizes(node, sizes))
+    if has_no_tensor(node) and not step.tensors:
+        return _number(step, of_numbers(step))
+    return with_sizes(step, _of_tensors(step), sizes)
+
+
+def _number(step: Step, found: Shared | Refused) -> Results:
+    power = power_of_number(step.node, step.batch)
+    return replace(found, power=power, scaled_at=step.node) if power and isinstance(found, Shared) else found
+
+
+def _of_tensors(step: Step) -> Results:
+    node = step.node
     found = _of_operands(step)
     if isinstance(found, Refused):
         return found
@@ -109,29 +132,15 @@ def _of_op(step: Step) -> Results:
     return _with_power(step, _with_one_batch_axis(step, found))
 
 
-def _computes_sizes(node: Node) -> bool:
-    """Whether a node computes a size from sizes, or checks one, which involves no data."""
-    operands = [x for x in node.all_input_nodes if isinstance(x.meta.get("val"), Tensor)]
-    return node.target in SIZES or (not operands and not _holds_tensor(node.meta.get("val")))
-
-
-SIZES = {aten.sym_size.int, aten.sym_numel.default, aten.sym_stride.int, aten.sym_storage_offset.default}
-
-
-def _holds_tensor(value: object) -> bool:
-    return any(isinstance(x, Tensor) for x in (value if isinstance(value, (tuple, list)) else (value,)))
-
-
 def _of_operands(step: Step) -> Results:
     """What the operands make of the result, powers of B aside."""
     node = step.node
-    operands = [x for x in tree_leaves((node.args, node.kwargs)) if isinstance(x, Node)]
-    found = [p for x in operands for p in _all(step.known[x])]
-    if node.target in CREATIONS:
-        return _created(step)
+    found = [p for x in operands_read(node) for p in _all(step.known[x])]
     refused = [p for p in found if isinstance(p, Refused)]
     if refused:
-        return min(refused, key=lambda p: p.origin)  # where it began, in the order of the graph
+        return earliest(refused)
+    if node.target in CREATIONS and all(isinstance(p, Shared) for p in found):
+        return _created(step)
     if all(isinstance(p, Shared) for p in found):
         return _of_shared(step)
     rule = find_transfer(node.target)
@@ -139,7 +148,7 @@ def _of_operands(step: Step) -> Results:
         return Refused(node, "unknown", "has no transfer rule in dpgraph")
     claimed = rule(step)
     contradiction = find_contradiction(step, claimed) if node.target in REGISTERED else None
-    return claimed if contradiction is None else mixes(node, contradiction)
+    return claimed if contradiction is None else contradiction
 
 
 def _of_shared(step: Step) -> Results:
@@ -216,7 +225,7 @@ def _one_batch_axis(step: Step, found: Provenance, value: object) -> Provenance:
     if isinstance(found, (PerSample, SamplePosition)):
         size = sizes.pop(found.axis)
         if sympy.expand(size - found.outer * step.batch * found.inner) != 0:
-            return step.mixed("changes how many places the samples take")
+            return step.unshown("changes how many places the samples take")
     if any(step.batch in size.free_symbols for size in sizes):
         return step.mixed("gives a value as many places as there are samples")
     return found
@@ -251,16 +260,15 @@ def _takes_batch_size(step: Step) -> bool:
     values = torch.Tag.pointwise in getattr(target, "tags", ())
     if target in SHAPED_BY_SIZES or target in TAKES_SIZES or values or _cuts_samples(step):
         return False
-    counts = target is prims.iota.default  # whose first argument is the size of its result
-    groups = GROUPED.get(target, -1)
-    taken = [x for i, x in enumerate(step.args) if i >= counts and i != groups]
-    leaves = (x for x in tree_leaves((taken, step.node.kwargs)) if isinstance(x, Node))
-    return any(_is_batch_size(x, step) for x in leaves)
+    groups = step.args[GROUPED[target]] if target in GROUPED else None
+    return any(_is_batch_size(x, step) for x in operands_read(step.node) if x is not groups)
 
 
 def _is_batch_size(x: Node, step: Step) -> bool:
     value = x.meta.get("val")
-    return isinstance(value, (torch.SymInt, torch.SymFloat)) and step.batch in value.node.expr.free_symbols
+    return (
+        isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) and step.batch in value.node.expr.free_symbols
+    )
 
 
 def _with_power(step: Step, results: Results) -> Results:

@@ -6,7 +6,7 @@ It is the lattice that data-parallel sharding uses (replicate, shard, partial su
     PerSample            one axis has size outer * B * inner; index (o, b, i) along it depends on sample b alone
     SummedOverSamples    a sum over the samples of terms that each depend on one sample
     SamplePosition       b, or T * b + r, for each sample b: says where a sample stands, fit only to index with
-    Refused              none of these: the samples are mixed, or dpgraph knows no rule for the op
+    Refused              none of these: samples are mixed, or may be, or dpgraph knows no rule for the op
 
 A refused value is no error by itself; it becomes one where the gradient of a trained parameter depends on it.
 
@@ -31,6 +31,7 @@ __all__ = [
     "SummedOverSamples",
     "meet",
     "mixes",
+    "unshown",
 ]
 
 ONE = sympy.Integer(1)
@@ -118,17 +119,18 @@ class SamplePosition:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No proof: either samples are mixed at `origin`, or its operator is unknown.
+    """No proof: samples are mixed at `origin`, or it cannot be shown that they are not, or its operator is unknown.
 
     Attributes:
         origin: the node that is at fault.
-        kind: whether samples are mixed, or the operator has no rule, or the data decide whether they are mixed.
+        kind: whether samples are mixed; or a sound program may do the same, and the analysis does not tell the two
+            apart; or the operator has no rule.
         reason: a clause that finishes "an op …" or "the operator …".
         fix: what to write in its place, where that is known.
     """
 
     origin: Node
-    kind: Literal["mixes", "unknown", "unseen"]
+    kind: Literal["mixes", "unshown", "unknown"]
     reason: str
     fix: str = ""
 
@@ -139,6 +141,11 @@ Provenance = Shared | PerSample | SummedOverSamples | SamplePosition | Refused
 def mixes(node: Node, reason: str) -> Refused:
     """A value in which the op of `node` mixes samples."""
     return Refused(node, "mixes", reason)
+
+
+def unshown(node: Node, reason: str, fix: str = "") -> Refused:
+    """A value of which the analysis cannot show that the op of `node` keeps samples apart."""
+    return Refused(node, "unshown", reason, fix)
 
 
 def meet(a: PerSample, b: PerSample) -> PerSample | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from dpgraph.capture.sizes import size_of
-from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples, meet, mixes
+from dpgraph.provenance.lattice import PerSample, Provenance, Refused, Shared, SummedOverSamples, meet, mixes, unshown
 from dpgraph.torch_compat import OpOverload, tree_leaves
 
 __all__ = ["REGISTERED", "Results", "Step", "Transfer", "find_transfer", "transfer"]
@@ -85,9 +85,9 @@ class Step:
                 return mixes(found.origin, f"sums over the samples, and {reason} at a later op")
         return mixes(self.node, reason)
 
-    def unseen(self, reason: str, fix: str) -> Refused:
-        """The data decide whether this op mixes samples, so that nothing shows that it does not."""
-        return Refused(self.node, "unseen", reason, fix)
+    def unshown(self, reason: str, fix: str = "") -> Refused:
+        """A sound program may do what this op does, but the analysis cannot tell it from one that mixes samples."""
+        return unshown(self.node, reason, fix)
 
     def agreed(self, operands: Sequence[Any], shifts: Sequence[int] | None = None) -> PerSample | Refused | Shared:
         """The one way in which `operands` are per sample, with `shifts` added to their axes; shared if all are."""

@@ -18,7 +18,7 @@ from dpgraph.provenance.rules.pointwise import is_zero
 from dpgraph.provenance.rules.reductions import MEANS
 from dpgraph.torch_compat import find_operators, tree_leaves
 
-__all__ = ["find_power"]
+__all__ = ["find_power", "power_of_number"]
 
 aten = torch.ops.aten
 prims = torch.ops.prims
@@ -178,10 +178,16 @@ def _is_size(node: Node) -> bool:
     return isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat))
 
 
+def power_of_number(node: Node, batch: sympy.Symbol) -> int:
+    """The power of B in a number that the graph computes from sizes; 0 if it computes none."""
+    value = node.meta.get("val")
+    symbolic = isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool))
+    return _degree(value.node.expr, batch) if symbolic else 0  # type: ignore[union-attr]
+
+
 def _power_of(step: Step, operand: Node) -> int:
-    value = operand.meta.get("val")
-    if isinstance(value, (torch.SymInt, torch.SymFloat)):
-        return _degree(value.node.expr, step.batch)
+    if isinstance(operand.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        return power_of_number(operand, step.batch)
     return getattr(step.known[operand], "power", 0)
 
 
@@ -200,6 +206,8 @@ NO_POWER = "uses the number of samples in the batch as a value"
 
 def _degree(expression: sympy.Expr, batch: sympy.Symbol) -> int:
     """k if the expression is B^k times something without B."""
+    if not isinstance(expression, sympy.Expr):  # a condition
+        return NO_MONOMIAL if batch in expression.free_symbols else 0
     plain = expression.replace(
         lambda e: e.func.__name__ in ("IntTrueDiv", "FloatTrueDiv"), lambda e: e.args[0] / e.args[1]
     ).replace(lambda e: e.func.__name__ == "ToFloat", lambda e: e.args[0])

@@ -169,7 +169,9 @@ def _trusted(
     if batch_dims is not None:
         trusted.append(f"batch_dims={batch_dims!r}: where the samples are, and which inputs all of them share")
     if not known_clipping:
-        trusted.append(f"the bound that {type(mechanism.clipping).__name__} declares")
+        trusted.append(
+            f"the bound that {type(mechanism.clipping).__name__} declares, beyond the norms at which it was tried"
+        )
     used = sorted({str(n.target) for g in graphs for n in g.nodes if n.target in REGISTERED})
     trusted += [f"the registered transfer rule of {target}, which an experiment did not contradict" for target in used]
     return tuple(trusted)

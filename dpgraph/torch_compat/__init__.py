@@ -12,7 +12,7 @@ from torch._functorch._aot_autograd.descriptors import (
 )
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
-from torch.fx.experimental.symbolic_shapes import ConstraintViolationError, ShapeEnv
+from torch.fx.experimental.symbolic_shapes import ConstraintViolationError, ShapeEnv, free_unbacked_symbols
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils._sympy.functions import FloorDiv, Mod
 
@@ -76,6 +76,7 @@ __all__ = [
     "decompositions",
     "find_operators",
     "find_packets",
+    "free_unbacked_symbols",
     "hooked_inputs",
     "in_own_memory",
     "input_sources",

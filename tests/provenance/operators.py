@@ -21,6 +21,7 @@ def unused(x: Tensor, memory: Tensor) -> Tensor:
 
 
 OPERATORS = [
+    program("times a number of the samples", "refused", lambda x: x * x.sum().item(), X),
     program("adaptive pool backward", 0, lambda g, x: aten._adaptive_avg_pool2d_backward(g, x), SMALL, BIG),
     program("adaptive max pool", (0, 0), lambda x: aten.adaptive_max_pool2d(x, [4, 4]), samples(B, 2, 7, 7)),
     program(

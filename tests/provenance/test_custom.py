@@ -191,7 +191,7 @@ def test_an_operator_of_whole_numbers_is_tried():
 
 def test_an_operator_that_cannot_be_tried_is_refused():
     register_transfer(PICKY, "pointwise")
-    with pytest.raises(UnsoundProgramError, match="could not be tried"):
+    with pytest.raises(UnsupportedProgramError, match="could not be tried"):
         run(PICKY)
 
 

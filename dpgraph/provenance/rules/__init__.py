@@ -13,7 +13,7 @@ from dpgraph.provenance.rules import (
     reductions,
     views,
 )
-from dpgraph.provenance.rules.creations import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES
+from dpgraph.provenance.rules.creations import CREATIONS, SHAPED_BY_SIZES, TAKES_SIZES, operands_read
 
 __all__ = [
     "CREATIONS",
@@ -26,6 +26,7 @@ __all__ = [
     "distances",
     "indexing",
     "linear_algebra",
+    "operands_read",
     "parts",
     "pointwise",
     "reductions",

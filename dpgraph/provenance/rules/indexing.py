@@ -111,7 +111,7 @@ def index(step: Step) -> Provenance:
     if isinstance(found, (SummedOverSamples, SamplePosition)):
         return step.mixed("picks elements that depend on samples out of it")
     if _is_masked(step, indices):
-        return step.unseen(PICKS_BY_MASK, KEEP_SHAPE)
+        return step.unshown(PICKS_BY_MASK, KEEP_SHAPE)
     return _index_samples(step, operand, list(indices))
 
 
@@ -152,7 +152,7 @@ def index_put(step: Step) -> Provenance:
     operand, indices, values = step.args[:3]
     accumulates = bool(step.arg(3, "accumulate", False))
     if _is_masked(step, indices):
-        return step.unseen(PICKS_BY_MASK, KEEP_SHAPE)
+        return step.unshown(PICKS_BY_MASK, KEEP_SHAPE)
     return _put(step, operand, list(indices), values, accumulates)
 
 
