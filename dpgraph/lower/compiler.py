@@ -12,6 +12,7 @@ from torch.fx import Graph, GraphModule
 from dpgraph.capture.batch_size import refuse_guards, refuse_specialisation
 from dpgraph.capture.spell_out import spell_out
 from dpgraph.capture.trace import batch_symbol, find_inputs, read_joint, require_all_gradients
+from dpgraph.lower.empty import EmptyCall
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting, rewrite
@@ -28,6 +29,7 @@ class Call:
     parameters: Mapping[int, str]
     samples: Mapping[int, int]
     probe: Tensor
+    is_empty: bool
 
 
 @dataclass
@@ -48,9 +50,11 @@ class Compiler:
     _call: Call | None = None
 
     @contextmanager
-    def during(self, parameters: Mapping[int, str], samples: Mapping[int, int], probe: Tensor) -> Any:
-        """Tell the backend the tensors of the call within which it may be asked to compile."""
-        self._call = Call(parameters, samples, probe)
+    def during(
+        self, parameters: Mapping[int, str], samples: Mapping[int, int], probe: Tensor, *, is_empty: bool = False
+    ) -> Any:
+        """Tell the backend the tensors of the call within which it may be asked to compile, or to run."""
+        self._call = Call(parameters, samples, probe, is_empty)
         try:
             yield
         finally:
@@ -85,13 +89,15 @@ class Compiler:
         if self.options.backend == "inductor":
             lower = partial(compile_inductor, replayed=self.options.batch == "fixed")
         compiled = lower(gm, differentiable, rewrite_joint, self.options.memory_budget)
-        return self._noting(compiled, self.rewritings[-1].returned)
+        return self._noting(compiled, self.rewritings[-1])
 
-    def _noting(self, compiled: Callable[..., Any], returned: Sequence[Provenance]) -> Callable[..., Any]:
+    def _noting(self, compiled: Callable[..., Any], rewriting: Rewriting) -> Callable[..., Any]:
         """`compiled`, which also leaves the provenance of what it returns in `produced`."""
+        empty, returned = EmptyCall(rewriting), rewriting.returned
 
         def run(*inputs: Any) -> Any:
-            outputs = compiled(*inputs)
+            is_empty = self._call is not None and self._call.is_empty
+            outputs = empty(*inputs) if is_empty else compiled(*inputs)
             self.produced = {id(x): p for x, p in zip(outputs, returned, strict=True)}
             return outputs
 

@@ -232,7 +232,8 @@ class DPModule(nn.Module):
         parameters = {id(p): name for name, p in self.named_parameters()}
         axes = tuple(call.dims[id(x)] for x in rows)
         marked = [(probe, 0), *zip(rows, axes, strict=True)]
-        with capture_config(), self._compiler.during(parameters, call.dims, probe), batch_marked(marked):
+        during = self._compiler.during(parameters, call.dims, probe, is_empty=call.num_samples == 0)
+        with capture_config(), during, batch_marked(marked):
             outputs, _ = self._compiled(
                 self._held, self._loss_fn, probe, rows, axes, given.args, given.kwargs, given.targets
             )
