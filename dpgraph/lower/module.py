@@ -283,4 +283,5 @@ def _make_module(
     batch_dims: BatchDims,
     change: ReversibleChange,
 ) -> DPModule:
+    change.remember()
     return DPModule(model, mechanism, options, loss_fn=loss_fn, batch_dims=batch_dims, change=change)
