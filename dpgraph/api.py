@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from dpgraph.capture.batch import BatchDims, check_batch_dims
+from dpgraph.checks import check_initialised, check_reparametrised
 from dpgraph.clipping import ClippingFunction
 from dpgraph.errors import ArgumentError, UnsupportedProgramError
 from dpgraph.lower.module import DPModule
@@ -71,6 +72,7 @@ def dp_compile(
     (torch.Size([4]), torch.Size([2, 3]))
     """
     _check_model(model)
+    check_initialised(model)
     _check_loss(model, loss_fn)
     check_batch_dims(batch_dims)
     change = ReversibleChange.add_biases(model) if add_biases else ReversibleChange.none(model)
@@ -84,6 +86,7 @@ def dp_compile(
             max_grad_norm=max_grad_norm,
             loss_reduction=loss_reduction,
         )
+        check_reparametrised(model, mechanism.trained)
         change.train_only(model, mechanism.trained)
         module = DPModule(
             model, mechanism, options or CompileOptions(), loss_fn=loss_fn, batch_dims=batch_dims, change=change
