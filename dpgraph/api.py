@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from dpgraph.capture.batch import BatchDims, check_batch_dims
+from dpgraph.checks import check_initialised, check_reparametrised
 from dpgraph.clipping import ClippingFunction
 from dpgraph.errors import ArgumentError, UnsupportedProgramError
 from dpgraph.lower.module import DPModule
@@ -37,11 +38,13 @@ def dp_compile(
     Args:
         model: any module that `torch.compile(model, fullgraph=True)` accepts. Its parameters are shared, not copied;
             those that are not trained are set to `requires_grad=False`.
-        mode: "bitfit" trains all biases, "full" every parameter, "trainable" whatever requires grad.
+        mode: "bitfit" trains all biases, "full" every parameter, both without those that came with
+            `requires_grad=False`; "trainable" whatever requires grad now. What an earlier `dp_compile` of the same
+            parameters froze does not count as such: one phase of training may follow another.
         clipping: "auto-s" R/(n + 0.01), "auto-v" R/n, "abadi" min(1, R/n), or a `ClippingFunction`.
         max_grad_norm: R, the bound on a sample's contribution over all groups.
         grouping: "flat", "per-layer", "per-param", or group names with name patterns; K groups get R/sqrt(K) each.
-        also_train: name patterns (as in `fnmatch`) of parameters to train besides those of the mode.
+        also_train: name patterns (as in `fnmatch`) of parameters to train besides those of the mode, frozen or not.
         add_biases: give layers that have none a bias of zeros first.
         loss_fn: `loss_fn(outputs, *targets) -> [B]` is compiled with the model; then the module returns it.
         loss_reduction: "mean" if the loss is divided by the number of samples, which is undone before clipping.
@@ -69,6 +72,7 @@ def dp_compile(
     (torch.Size([4]), torch.Size([2, 3]))
     """
     _check_model(model)
+    check_initialised(model)
     _check_loss(model, loss_fn)
     check_batch_dims(batch_dims)
     change = ReversibleChange.add_biases(model) if add_biases else ReversibleChange.none(model)
@@ -82,6 +86,7 @@ def dp_compile(
             max_grad_norm=max_grad_norm,
             loss_reduction=loss_reduction,
         )
+        check_reparametrised(model, mechanism.trained)
         change.train_only(model, mechanism.trained)
         module = DPModule(
             model, mechanism, options or CompileOptions(), loss_fn=loss_fn, batch_dims=batch_dims, change=change

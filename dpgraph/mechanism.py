@@ -13,6 +13,7 @@ from torch import nn
 from dpgraph.clipping import ClippingFunction, find_clipping
 from dpgraph.clipping_contract import check_contract
 from dpgraph.errors import ArgumentError
+from dpgraph.freezing import required_by_author
 from dpgraph.parameter_memory import check_memory
 
 __all__ = ["Grouping", "LossReduction", "Mechanism", "Mode", "define_mechanism", "is_bias"]
@@ -127,9 +128,7 @@ def _select(model: nn.Module, mode: Mode, patterns: list[str]) -> tuple[str, ...
     chosen = {
         id(parameter)
         for name, parameter in every
-        if mode == "full"
-        or (mode == "bitfit" and is_bias(name))
-        or (mode == "trainable" and parameter.requires_grad)
+        if (_trains(mode, name) and _is_free(mode, parameter))
         or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     }
     for name, parameter in every:
@@ -141,12 +140,26 @@ def _select(model: nn.Module, mode: Mode, patterns: list[str]) -> tuple[str, ...
             )
     trained = tuple(n for n, p in model.named_parameters() if id(p) in chosen and p.dtype.is_floating_point)
     if not trained:
+        frozen = [name for name, _ in every if _trains(mode, name)]
         raise ArgumentError(
             f"mode {mode!r} trains no parameter of this {type(model).__name__}",
             why="the model would be called private and never learn",
-            fix='choose mode="full", name parameters in also_train, or pass add_biases=True to give layers a bias',
+            fix=f"{frozen[0]!r} and its like came with requires_grad=False, and stay so: set it to True, or name them "
+            "in also_train"
+            if frozen
+            else 'choose mode="full", name parameters in also_train, or pass add_biases=True to give layers a bias',
         )
     return trained
+
+
+def _trains(mode: Mode, name: str) -> bool:
+    """Whether a mode trains a parameter of this name, if it is free."""
+    return mode != "bitfit" or is_bias(name)
+
+
+def _is_free(mode: Mode, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is not frozen; by its author, unless the mode asks for what requires grad now."""
+    return parameter.requires_grad if mode == "trainable" else required_by_author(parameter)
 
 
 def _group(trained: tuple[str, ...], grouping: Grouping) -> tuple[tuple[str, ...], dict[str, int]]:

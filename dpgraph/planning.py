@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dpgraph.api import dp_compile
 from dpgraph.capture.containers import map_leaves
 from dpgraph.errors import ArgumentError
+from dpgraph.freezing import required_by_author, set_requires_grad
 from dpgraph.mechanism import Mode
 from dpgraph.options import CompileOptions
 from dpgraph.report.report import Report
@@ -65,7 +66,7 @@ def plan(
         if isinstance(x, Tensor) and id(x) not in known:
             with fakes:
                 made = torch.empty_strided(tuple(x.shape), x.stride(), dtype=x.dtype, device=where)
-            known[id(x)] = nn.Parameter(made, x.requires_grad) if isinstance(x, nn.Parameter) else made
+            known[id(x)] = _parameter(made, x) if isinstance(x, nn.Parameter) else made
         return known[id(x)] if isinstance(x, Tensor) else x
 
     memo = {id(x): fake(x) for x in (*model.parameters(), *model.buffers())}
@@ -75,3 +76,9 @@ def plan(
         call = map_leaves(fake, inputs)
         private(**call) if isinstance(call, dict) else private(*call)
     return private.report.under(chosen)
+
+
+def _parameter(made: Tensor, like: nn.Parameter) -> nn.Parameter:
+    parameter = nn.Parameter(made)
+    set_requires_grad(parameter, like.requires_grad, authored=required_by_author(like))
+    return parameter

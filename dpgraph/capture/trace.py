@@ -38,12 +38,14 @@ class CallTensors:
         constants: names of buffers, of the loss's tensors, and of arguments that all samples share.
         samples: batch axis and name of each argument that holds samples.
         probe: the probe.
+        is_empty: whether there are no samples, and all rows are there to fill up.
     """
 
     parameters: Mapping[int, str]
     constants: Mapping[int, str]
     samples: Mapping[int, Sample]
     probe: Tensor
+    is_empty: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,16 @@ KEEP_GRADIENTS = (
     "leave requires_grad of activations as it is, since gradients pass through frozen layers anyway; for models of "
     "transformers call model.disable_input_require_grads() after gradient_checkpointing_enable()"
 )
+NO_INPUT_GRADIENTS = (
+    "leave requires_grad of activations as it is, since gradients pass through frozen layers anyway; for wav2vec2 and "
+    "its like set model.wav2vec2.feature_extractor._requires_grad = False, or freeze_feature_encoder() if it is frozen"
+)
+SAY_CAUSAL = (
+    "pass is_causal=True or False beside the mask (tgt_is_causal and memory_is_causal to a decoder): without it "
+    "nn.TransformerEncoder reads the mask's numbers to see whether it is causal, and branches on them"
+)
+# Where torch's transformers find out whether a mask is causal, which they then hand on.
+DETECTION = "nn/modules/transformer.py"
 EXPLANATION = re.compile(r"Explanation: (?P<sentence>.*?)\.?$", re.MULTILINE)
 USER_CODE = re.compile(r"from user code:(?P<trace>.*)", re.DOTALL)
 
@@ -46,8 +56,18 @@ def _not_one_graph(error: Exception) -> CaptureError:
         f"the model could not be traced into one graph: {reason}",
         place=Place(line=line),
         why=WHY_ONE_GRAPH,
-        fix=KEEP_GRADIENTS if "requires_grad" in reason else ONE_GRAPH,
+        fix=_way_out(reason, found["trace"] if found else ""),
     )
+
+
+def _way_out(reason: str, trace: str) -> str:
+    if "setattr() on Tensor.requires_grad" in reason:
+        return NO_INPUT_GRADIENTS
+    if "requires_grad" in reason:
+        return KEEP_GRADIENTS
+    if "data-dependent expression" in reason and DETECTION in trace.replace("\\", "/"):
+        return SAY_CAUSAL
+    return ONE_GRAPH
 
 
 def _failed(error: Exception) -> CaptureError:

@@ -12,6 +12,7 @@ from dpgraph.capture.batch_size import refuse_guards, refuse_specialisation
 from dpgraph.capture.spell_out import spell_out
 from dpgraph.capture.trace import CallTensors, batch_symbol, find_inputs, read_joint, require_all_gradients
 from dpgraph.capture.writes import find_writes
+from dpgraph.lower.empty import EmptyCall
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting, rewrite
@@ -41,7 +42,7 @@ class Compiler:
 
     @contextmanager
     def during(self, call: CallTensors) -> Iterator[None]:
-        """Tell the backend the tensors of the call within which it may be asked to compile."""
+        """Tell the backend the tensors of the call within which it may be asked to compile, or to run."""
         self._call, known = call, len(self.rewritings)
         try:
             yield
@@ -80,13 +81,15 @@ class Compiler:
         if self.options.backend == "inductor":
             lower = partial(compile_inductor, replayed=self.options.batch == "fixed")
         compiled = lower(gm, differentiable, rewrite_joint, self.options.memory_budget)
-        return self._noting(compiled, self.rewritings[-1].returned)
+        return self._noting(compiled, self.rewritings[-1])
 
-    def _noting(self, compiled: Callable[..., Any], returned: Sequence[Provenance]) -> Callable[..., Any]:
+    def _noting(self, compiled: Callable[..., Any], rewriting: Rewriting) -> Callable[..., Any]:
         """`compiled`, which also leaves the provenance of what it returns in `produced`."""
+        empty, returned = EmptyCall(rewriting), rewriting.returned
 
         def run(*inputs: Any) -> Any:
-            outputs = compiled(*inputs)
+            is_empty = self._call is not None and self._call.is_empty
+            outputs = empty(*inputs) if is_empty else compiled(*inputs)
             self.produced = {id(x): p for x, p in zip(outputs, returned, strict=True)}
             return outputs
 

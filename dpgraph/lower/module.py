@@ -15,6 +15,7 @@ from dpgraph.errors import ArgumentError
 from dpgraph.lower.capture_errors import translate
 from dpgraph.lower.compiler import Compiler
 from dpgraph.lower.one_step import describe, measure_one_step
+from dpgraph.lower.own_class import class_like
 from dpgraph.lower.padding import refuse_sums, without_padding
 from dpgraph.lower.probed import LossFunction, check_losses, check_targets, run_with_probe
 from dpgraph.lower.reversible import ReversibleChange
@@ -45,6 +46,9 @@ class DPModule(nn.Module):
     Edge cases: an empty batch adds zero; a sample whose norm is not finite adds zero and is counted in
     `num_nonfinite`; a batch of one is a batch.
     """
+
+    def __new__(cls, model: nn.Module, *_: Any, loss_fn: LossFunction | None = None, **__: Any) -> "DPModule":
+        return super().__new__(class_like(cls, model, takes_targets=loss_fn is not None))
 
     def __init__(
         self,
@@ -256,6 +260,7 @@ class DPModule(nn.Module):
             constants=constants,
             samples={key: Sample(axis, call.names[key]) for key, axis in call.dims.items()},
             probe=probe,
+            is_empty=call.num_samples == 0,
         )
 
     def _measure(self) -> int:
@@ -296,4 +301,5 @@ def _make_module(
     batch_dims: BatchDims,
     change: ReversibleChange,
 ) -> DPModule:
+    change.remember()
     return DPModule(model, mechanism, options, loss_fn=loss_fn, batch_dims=batch_dims, change=change)

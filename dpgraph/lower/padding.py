@@ -1,9 +1,9 @@
 """Give back the outputs that a batch would have had without its rows of padding.
 
 The tracer cannot keep a batch of 0 or 1 symbolic, and physical batches may be fixed, so `capture.batch` pads: with
-copies of the first sample, an empty batch with zeros. The rows of padding get weight 0 in every gradient; here they
-leave the outputs. A sum over the rows cannot lose them, unless all are copies of one sample; where batches are fixed
-such outputs are refused at once, and not when the first smaller batch comes.
+copies of the first sample, an empty batch with zeros, which nobody computes with (`lower.empty`). The rows of padding
+get weight 0 in every gradient; here they leave the outputs. A sum over the rows cannot lose them, unless all are copies
+of one sample; where batches are fixed such outputs are refused at once, and not when the first smaller batch comes.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from torch import Tensor
 from dpgraph.capture.batch import BatchedCall
 from dpgraph.capture.containers import find_leaves, map_leaves
 from dpgraph.errors import UnsupportedProgramError
-from dpgraph.provenance.lattice import PerSample, Provenance, SummedOverSamples
+from dpgraph.provenance.lattice import PerSample, Provenance, SamplePosition, Shared, SummedOverSamples
 
 __all__ = ["refuse_sums", "without_padding"]
 
@@ -37,8 +37,13 @@ def without_padding(outputs: Any, known: Mapping[int, Provenance], call: Batched
         match known.get(id(x)):
             case PerSample() as found:
                 return _cut(x, found, call)
+            case SamplePosition() as found:
+                return _cut(x, found.layout, call)
             case SummedOverSamples(power=power):
                 return _sum_without_copies(x, call, power)
+            case Shared(power=power) if power:
+                share = call.num_samples / call.num_rows
+                return x * (share**power if share or power > 0 else torch.inf)
             case _:
                 return x
 
@@ -74,7 +79,7 @@ def _sum_without_copies(x: Tensor, call: BatchedCall, power: int) -> Tensor:
     Its gradient comes from that one row alone, so its weight is B^power without the copies.
     """
     if call.num_samples == 0:
-        return x * (0.0 if power == 0 else torch.nan)
+        return x * 0 if power == 0 else x * torch.nan
     share = call.num_samples / call.num_rows
     weight = share**power
     return x * weight - x.detach() * weight * (1 - share)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from dpgraph.freezing import required_by_author, set_requires_grad
+
 __all__ = ["ReversibleChange"]
 
 
@@ -14,11 +16,11 @@ class ReversibleChange:
     """What `dp_compile` changed in a model: which parameters require grad, and biases that it added.
 
     Attributes:
-        required_grad: every parameter with its flag from before.
+        required_grad: every parameter with its flag from before, and with its author's.
         added: modules that were given a bias.
     """
 
-    required_grad: tuple[tuple[nn.Parameter, bool], ...]
+    required_grad: tuple[tuple[nn.Parameter, bool, bool], ...]
     added: tuple[nn.Module, ...]
 
     @classmethod
@@ -27,7 +29,7 @@ class ReversibleChange:
 
         Source: Bu et al. 2024, arXiv:2210.00036, section 4.
         """
-        before = tuple((p, p.requires_grad) for p in model.parameters())
+        before = cls.none(model).required_grad
         added = []
         for module in model.modules():
             weight = module._parameters.get("weight")
@@ -41,20 +43,25 @@ class ReversibleChange:
     @classmethod
     def none(cls, model: nn.Module) -> "ReversibleChange":
         """Nothing was changed yet."""
-        return cls(tuple((p, p.requires_grad) for p in model.parameters()), ())
+        return cls(tuple((p, p.requires_grad, required_by_author(p)) for p in model.parameters()), ())
 
     def train_only(self, model: nn.Module, trained: Iterable[str]) -> None:
         """Let the trained parameters alone require grad."""
         names = set(trained)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in names)
+            set_requires_grad(parameter, name in names)
+
+    def remember(self) -> None:
+        """Tell whose the flags are of parameters that were copied, or loaded, together with this."""
+        for parameter, _, authored in self.required_grad:
+            set_requires_grad(parameter, parameter.requires_grad, authored=authored)
 
     def undo(self) -> None:
         """The model as it was."""
         for module in self.added:
             module.register_parameter("bias", None)
-        for parameter, flag in self.required_grad:
-            parameter.requires_grad_(flag)
+        for parameter, flag, _ in self.required_grad:
+            set_requires_grad(parameter, flag)
 
 
 def _bias_shape(module: nn.Module, weight: nn.Parameter) -> tuple[int, ...]:

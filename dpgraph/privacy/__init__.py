@@ -11,12 +11,15 @@
         optimizer.zero_grad()
     epsilon(sampling_probability=q, noise_multiplier=sigma, steps=noise.num_steps, delta=1e-5)
 
+A `DataLoader(records, batch_sampler=sampler)` needs `collate_fn=collate_any_size(records[0])`: batches may be empty.
+
 The three agree on one mechanism: each step draws every record independently with probability q, adds up gradients of
 norm at most `sensitivity`, adds Gaussian noise of standard deviation `noise_multiplier * sensitivity`, and divides by
 a constant. Neighbouring data sets differ by adding or removing one record.
 """
 
 from dpgraph.privacy.accounting import calibrate_noise_multiplier, epsilon
+from dpgraph.privacy.collating import collate_any_size
 from dpgraph.privacy.noise import GaussianNoise, add_noise_on_step
 from dpgraph.privacy.sampling import PoissonSampler, split_batch
 
@@ -25,6 +28,7 @@ __all__ = [
     "PoissonSampler",
     "add_noise_on_step",
     "calibrate_noise_multiplier",
+    "collate_any_size",
     "epsilon",
     "split_batch",
 ]

@@ -15,8 +15,11 @@ class PoissonSampler:
     """Batches that hold each record independently with one probability: the sampling that the accountant assumes.
 
     Batch sizes vary (binomially) and may be 0; an empty batch is yielded like any other, for the step must take place
-    and add its noise. Shuffling and cutting into equal batches is a different mechanism with a weaker guarantee
-    (Chua et al. 2024, arXiv:2403.17673).
+    and add its noise. A `DataLoader` that has this for its `batch_sampler` needs
+    `collate_fn=collate_any_size(records[0])`: torch's own collating ends in an IndexError at an empty batch.
+
+    Shuffling and cutting into equal batches is a different mechanism with a weaker guarantee (Chua et al. 2024,
+    arXiv:2403.17673).
 
     Args:
         num_records: N, how many records there are, at least 1.

@@ -1,7 +1,7 @@
 """The report on what a mode trains and what the rewriting saved."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from torch import nn
 
+from dpgraph.freezing import Freezing, find_freezing
 from dpgraph.mechanism import Mechanism
 from dpgraph.memory.alternatives import predict_alternatives
 from dpgraph.memory.predict import predict
@@ -18,7 +19,7 @@ from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting
 from dpgraph.report.activations import saved_activations
 from dpgraph.report.memory import AlternativesReport, Measured, show_timeline, timeline_as_dict
-from dpgraph.report.text import as_text, readable
+from dpgraph.report.text import as_text, enumerated, readable
 
 __all__ = ["Comparison", "Report", "Saved", "make_report"]
 
@@ -65,6 +66,7 @@ class Report:
         gradients: bytes of all `p.grad`.
         optimizer_state: bytes of two moments for each trained parameter (Adam).
         all_reduce: bytes that one step of data-parallel training sends from each worker: the gradients.
+        freezing: which parameters are not trained and who decided so, and which came frozen and are.
 
     Further properties are computed when they are asked for: `memory` takes seconds under Inductor, `alternatives` five
     times as long.
@@ -78,6 +80,7 @@ class Report:
     gradients: Comparison
     optimizer_state: Comparison
     all_reduce: Comparison
+    freezing: Freezing
     source: "Source" = field(repr=False, compare=False)
 
     @cached_property
@@ -128,13 +131,14 @@ class Report:
             "trained_parameters": self.trained_parameters,
             "all_parameters": self.all_parameters,
             "trained_share": self.trained_share,
+            "freezing": asdict(self.freezing),
         }
         for name in ("saved_activations", "saved_without_recomputation", "gradients", "optimizer_state", "all_reduce"):
             fields[name] = asdict(getattr(self, name))
         return json.dumps({**fields, "memory": timeline_as_dict(self.memory)}, indent=2)
 
     def __rich__(self) -> Group:
-        return Group(self._summary(), show_timeline(self.memory), self._modules())
+        return Group(self._summary(), *self._freezing(), show_timeline(self.memory), self._modules())
 
     def __str__(self) -> str:
         return as_text(self)
@@ -157,6 +161,16 @@ class Report:
         for name, row in rows.items():
             table.add_row(name, readable(row.full), readable(row.compiled), f"{row.ratio:.1f}x")
         return table
+
+    def _freezing(self) -> Iterator[str]:
+        """A line for each decision; names where it is not the mode's."""
+        found = self.freezing
+        if found.by_mode:
+            yield f"not trained in mode {self.mode!r}: {len(found.by_mode)} parameters"
+        if found.by_author:
+            yield f"not trained, as they came with requires_grad=False: {enumerated(found.by_author)}"
+        if found.unfrozen:
+            yield f"trained by also_train, though they came with requires_grad=False: {enumerated(found.unfrozen)}"
 
     def _modules(self) -> Table:
         table = Table(title="saved activations by module (full fine-tuning, as compiled)", title_justify="left")
@@ -207,6 +221,7 @@ def make_report(
         gradients=gradients,
         optimizer_state=Comparison(ADAM_MOMENTS * gradients.full, ADAM_MOMENTS * gradients.compiled),
         all_reduce=gradients,
+        freezing=find_freezing(model, mechanism.trained),
         source=Source(rewriting, mechanism, options, measure),
     )
 

@@ -1,10 +1,11 @@
-"""What a terminal would show of something that rich can render, as plain text; and numbers of bytes."""
+"""What a terminal would show of something that rich can render, as plain text; names and numbers of bytes."""
 
 import io
+from collections.abc import Sequence
 
 from rich.console import Console, RenderableType
 
-__all__ = ["as_text", "readable"]
+__all__ = ["as_text", "enumerated", "readable"]
 
 
 def as_text(shown: RenderableType, *, width: int = 100) -> str:
@@ -12,6 +13,12 @@ def as_text(shown: RenderableType, *, width: int = 100) -> str:
     written = io.StringIO()
     Console(file=written, width=width).print(shown)
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines())
+
+
+def enumerated(names: Sequence[str], *, most: int = 4) -> str:
+    """How many parameters, and the names of the first ones."""
+    shown = [*names[:most], "..."] if len(names) > most else names
+    return f"{len(names)} parameters ({', '.join(shown)})"
 
 
 def readable(num_bytes: int) -> str:

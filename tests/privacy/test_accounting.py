@@ -1,16 +1,21 @@
 """Epsilon against closed forms and another accountant; calibration as its inverse."""
 
 import math
+import resource
+import time
 from statistics import NormalDist
 
 import pytest
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
 from dpgraph.errors import ArgumentError
 from dpgraph.privacy import calibrate_noise_multiplier, epsilon
+from dpgraph.privacy.bounds import ORDERS, renyi
 
 USUAL = {"sampling_probability": 0.05, "noise_multiplier": 1.0, "steps": 20, "delta": 1e-5}
+DIGITS = (2, 5, 10, 11, 15, 16, 100)
 
 
 def delta_of_gaussian(sigma, epsilon):
@@ -137,3 +142,77 @@ def test_unusable_arguments_of_the_calibration_are_named(name, value):
     arguments = {"target_epsilon": 1.0, "sampling_probability": 0.1, "steps": 3, "delta": 1e-5, name: value}
     with pytest.raises(ArgumentError, match=name):
         calibrate_noise_multiplier(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("q", "sigma", "steps", "delta", "low", "high"),
+    [
+        (1.0, 1.0, 10**6, 1e-5, 5.04e5, 5.05e5),
+        (1.0, 1e300, 1000, 1e-5, 0.0, 0.0),
+        (0.01, 1e300, 1000, 1e-5, 0.0, 0.0),
+        (0.01, 1e300, 1000, 1e-20, 0.0, 1e-8),
+        (1e-7, 1.0, 10**7, 1e-5, 4e-4, 0.03),
+        (1e-7, 1.0, 10**12, 1e-5, 0.1, 2.0),
+        (0.01, 1.0, 1000, 1e-15, 5.0, 6.0),
+        (0.01, 1.0, 1000, 1e-20, 6.0, 7.1),
+        (1.0, 1.0, 1, 1e-15, 8.16, 8.5),
+        (1.0, 1.0, 1, 1e-300, 37.4, 37.6),
+        (0.5, 1.0, 10**4, 1e-5, 1600, 1640),
+        (0.5, 1.0, 10**9, 1e-5, 1e7, 6e8),
+        (0.5, 1 / 64, 10**15, 1e-5, 1e15, 3e18),
+        (0.3, 2.0, 2**53, 1e-300, 1e10, 2e15),
+        (1 - 1e-12, 1.0, 10**6, 1e-5, 4e5, 5.05e5),
+    ],
+)
+def test_extreme_arguments_get_an_answer_in_seconds(q, sigma, steps, delta, low, high):
+    start = time.process_time()
+    spent = epsilon(sampling_probability=q, noise_multiplier=sigma, steps=steps, delta=delta)
+    assert low <= spent <= high
+    assert time.process_time() - start < 20
+
+
+def test_they_do_not_fill_the_memory():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    epsilon(sampling_probability=1.0, noise_multiplier=1.0, steps=10**6, delta=1e-5)
+    epsilon(sampling_probability=0.9, noise_multiplier=1.0, steps=10**5, delta=1e-5)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # a gigabyte, in kilobytes
+
+
+@pytest.mark.parametrize(("q", "steps"), [(1e-3, 10007), (0.02, 2500), (0.5, 1001)])
+def test_a_long_run_is_composed_in_parts_that_make_up_the_whole(q, steps):
+    accountant = PLDAccountant()
+    accountant.compose(PoissonSampledDpEvent(q, GaussianDpEvent(3.0)), steps)
+    spent = epsilon(sampling_probability=q, noise_multiplier=3.0, steps=steps, delta=1e-6)
+    assert spent == pytest.approx(accountant.get_epsilon(1e-6), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("q", "sigma", "steps"), [(0.01, 1.0, 1000), (0.3, 4.0, 50), (1e-4, 0.7, 10**5), (0.9, 8.0, 9)]
+)
+@pytest.mark.parametrize("delta", [1e-5, 1e-12])
+def test_the_renyi_bound_is_that_of_the_other_accountant(q, sigma, steps, delta):
+    other = RdpAccountant(orders=ORDERS[:80])
+    other.compose(PoissonSampledDpEvent(q, GaussianDpEvent(sigma)), steps)
+    assert renyi(q, sigma, steps, delta) == pytest.approx(other.get_epsilon(delta), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("q", [0.001, 0.1, 1.0])
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 10.0, 1e6])
+def test_less_delta_is_more_epsilon_across_the_ways_to_account(q, sigma):
+    spent = [
+        epsilon(**{**USUAL, "sampling_probability": q, "noise_multiplier": sigma, "delta": 10.0**-d}) for d in DIGITS
+    ]
+    assert spent == sorted(spent)
+    assert all(math.isfinite(x) for x in spent)
+
+
+def test_calibration_of_a_long_run_without_sampling():
+    mechanism = {"sampling_probability": 1.0, "steps": 10**6, "delta": 1e-5}
+    sigma = calibrate_noise_multiplier(target_epsilon=8.0, tolerance=1e-3, **mechanism)
+    assert epsilon(noise_multiplier=sigma, **mechanism) <= 8.0
+    assert epsilon(noise_multiplier=0.999 * sigma, **mechanism) > 8.0
+
+
+def test_more_steps_than_can_be_told_apart_are_refused():
+    with pytest.raises(ArgumentError, match="steps"):
+        epsilon(**{**USUAL, "steps": 10**400})
