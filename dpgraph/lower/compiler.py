@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from torch import Tensor
 from torch.fx import Graph, GraphModule
 
 from dpgraph.capture.batch_size import refuse_guards, refuse_specialisation
+from dpgraph.capture.joint import Parameter
 from dpgraph.capture.spell_out import spell_out
-from dpgraph.capture.trace import batch_symbol, find_inputs, read_joint, require_all_gradients
+from dpgraph.capture.trace import GraphInputs, batch_symbol, find_inputs, read_joint, require_all_gradients
+from dpgraph.lower.delivery import Delivery
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting, rewrite
@@ -25,9 +26,8 @@ __all__ = ["Compiler"]
 class Call:
     """The tensors of the call that is being captured."""
 
-    parameters: Mapping[int, str]
+    delivery: Delivery
     samples: Mapping[int, int]
-    probe: Tensor
 
 
 @dataclass
@@ -39,18 +39,20 @@ class Compiler:
         options: how to lower.
         rewritings: one for each capture, in order; the last is that of the newest.
         produced: provenance of the values that the last call returned, by id.
+        has_run: whether the last call ran a graph that was compiled here.
     """
 
     mechanism: Mechanism
     options: CompileOptions
     rewritings: list[Rewriting] = field(default_factory=list)
     produced: Mapping[int, Provenance] = field(default_factory=dict)
+    has_run: bool = False
     _call: Call | None = None
 
     @contextmanager
-    def during(self, parameters: Mapping[int, str], samples: Mapping[int, int], probe: Tensor) -> Any:
+    def during(self, delivery: Delivery, samples: Mapping[int, int]) -> Any:
         """Tell the backend the tensors of the call within which it may be asked to compile."""
-        self._call = Call(parameters, samples, probe)
+        self._call, self.has_run, self.produced = Call(delivery, samples), False, {}
         try:
             yield
         finally:
@@ -65,7 +67,7 @@ class Compiler:
         call = self._call
         assert call is not None, "a graph was captured outside a call of the module"
         spell_out(gm)
-        found = find_inputs(inputs, call.parameters, call.samples, call.probe)
+        found = find_inputs(inputs, call.delivery.names, call.samples, call.delivery.probe)
         differentiable = require_all_gradients(inputs, found)
         fake_probe = gm.graph.find_nodes(op="placeholder")[found.probe].meta["example_value"]
         symbol, env = batch_symbol(fake_probe), fake_probe.fake_mode.shape_env
@@ -85,13 +87,25 @@ class Compiler:
         if self.options.backend == "inductor":
             lower = partial(compile_inductor, replayed=self.options.batch == "fixed")
         compiled = lower(gm, differentiable, rewrite_joint, self.options.memory_budget)
-        return self._noting(compiled, self.rewritings[-1].returned)
+        return self._noting(compiled, self._delivering(found), self.rewritings[-1].returned)
 
-    def _noting(self, compiled: Callable[..., Any], returned: Sequence[Provenance]) -> Callable[..., Any]:
-        """`compiled`, which also leaves the provenance of what it returns in `produced`."""
+    def _delivering(self, found: GraphInputs) -> tuple[int, ...]:
+        """Places of the inputs whose gradients are delivered: the trained parameters, and the probe."""
+        trained = set(self.mechanism.trained)
+        return (
+            found.probe,
+            *(i for i, r in enumerate(found.roles) if isinstance(r, Parameter) and r.name in trained),
+        )
+
+    def _noting(
+        self, compiled: Callable[..., Any], delivering: Sequence[int], returned: Sequence[Provenance]
+    ) -> Callable[..., Any]:
+        """`compiled`, whose gradients are delivered, and which leaves the provenance of what it returns."""
 
         def run(*inputs: Any) -> Any:
-            outputs = compiled(*inputs)
+            assert self._call is not None, "a graph was run outside a call of the module"
+            self.has_run = True
+            outputs = compiled(*self._call.delivery.through(inputs, delivering))
             self.produced = {id(x): p for x, p in zip(outputs, returned, strict=True)}
             return outputs
 

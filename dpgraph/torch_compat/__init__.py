@@ -16,6 +16,7 @@ from torch.fx.experimental.symbolic_shapes import ConstraintViolationError, Shap
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils._sympy.functions import FloorDiv, Mod
 
+from dpgraph.torch_compat.engine import backward_under_way, will_accumulate
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
 from dpgraph.torch_compat.native import compile_native
 from dpgraph.torch_compat.once import computed_once
@@ -24,10 +25,12 @@ from dpgraph.torch_compat.tracing import (
     capture_config,
     chooses_kernel,
     compile_separately,
+    compiler_is_off,
     compute_size,
     current_fake_mode,
     decompositions,
     find_operators,
+    find_tracer,
     size_hint,
     storage_of,
     symbolic_fake,
@@ -52,6 +55,7 @@ __all__ = [
     "TangentAOTInput",
     "TorchDynamoException",
     "UserError",
+    "backward_under_way",
     "batch_marked",
     "capture_config",
     "chooses_kernel",
@@ -59,11 +63,13 @@ __all__ = [
     "compile_inductor",
     "compile_native",
     "compile_separately",
+    "compiler_is_off",
     "compute_size",
     "computed_once",
     "current_fake_mode",
     "decompositions",
     "find_operators",
+    "find_tracer",
     "partition",
     "partition_for_inductor",
     "schedule",
@@ -74,4 +80,5 @@ __all__ = [
     "tree_leaves",
     "tree_map",
     "unset_fake_temporarily",
+    "will_accumulate",
 ]
