@@ -5,9 +5,14 @@ import re
 from dpgraph.capture.batch_size import batch_size_fixed
 from dpgraph.capture.place import parse_line
 from dpgraph.errors import CaptureError, DPGraphError, Place
-from dpgraph.torch_compat import BackendCompilerFailed, ConstraintViolationError
+from dpgraph.torch_compat import (
+    BackendCompilerFailed,
+    ConstraintViolationError,
+    compiler_is_off,
+    find_tracer,
+)
 
-__all__ = ["translate"]
+__all__ = ["refuse_detours", "translate", "went_around"]
 
 WHY_ONE_GRAPH = "only a graph that holds the whole forward and backward can be shown to keep the samples apart"
 ONE_GRAPH = (
@@ -44,6 +49,35 @@ def translate(error: Exception) -> DPGraphError | None:
     if type(error).__module__.startswith("torch._dynamo"):
         return _not_one_graph(error)
     return None
+
+
+def refuse_detours() -> None:
+    """Pass if `torch.compile` is on, and no other tracer records the call: it would record the model's own operators.
+
+    Raises:
+        CaptureError: it is off, or one does.
+    """
+    if compiler_is_off():
+        raise went_around()
+    tracer = find_tracer()
+    if tracer is not None:
+        raise CaptureError(
+            f"{tracer} records a call of the private module",
+            why="what it records is the model without clipping, and gradients through the record would be unclipped",
+            fix="record module.original_module, or record under torch.no_grad(); to speed training up, nothing is "
+            "needed: the module is compiled",
+        )
+
+
+def went_around() -> CaptureError:
+    """The error of a call for which torch ran the model itself, and no graph of ours."""
+    return CaptureError(
+        "torch ran the model as it is, and no private graph",
+        why="gradients of that call would not be clipped",
+        fix="leave torch.compile switched on: no torch.compiler.set_stance other than the default, no "
+        'TORCHDYNAMO_DISABLE; to run without a compiler take CompileOptions(backend="eager"); to evaluate, '
+        "torch.no_grad()",
+    )
 
 
 def _not_one_graph(error: Exception) -> CaptureError:

@@ -9,9 +9,18 @@ from typing import Any
 from torch.fx import Graph, GraphModule
 
 from dpgraph.capture.batch_size import refuse_guards, refuse_specialisation
+from dpgraph.capture.joint import Parameter
 from dpgraph.capture.spell_out import spell_out
-from dpgraph.capture.trace import CallTensors, batch_symbol, find_inputs, read_joint, require_all_gradients
+from dpgraph.capture.trace import (
+    CallTensors,
+    GraphInputs,
+    batch_symbol,
+    find_inputs,
+    read_joint,
+    require_all_gradients,
+)
 from dpgraph.capture.writes import find_writes
+from dpgraph.lower.delivery import Delivery
 from dpgraph.lower.empty import EmptyCall
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
@@ -23,6 +32,14 @@ from dpgraph.torch_compat import compile_eager, compile_inductor, input_sources
 __all__ = ["Compiler"]
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of the module, within which a graph is run, and compiled if it is the first of its kind."""
+
+    tensors: CallTensors
+    delivery: Delivery
+
+
 @dataclass
 class Compiler:
     """Compiles every graph that one module is captured into.
@@ -32,18 +49,21 @@ class Compiler:
         options: how to lower.
         rewritings: one for each capture, in order; the last is that of the newest.
         produced: provenance of the values that the last call returned, by id.
+        has_run: whether the last call ran a graph that was compiled here.
     """
 
     mechanism: Mechanism
     options: CompileOptions
     rewritings: list[Rewriting] = field(default_factory=list)
     produced: Mapping[int, Provenance] = field(default_factory=dict)
-    _call: CallTensors | None = None
+    has_run: bool = False
+    _call: Call | None = None
 
     @contextmanager
-    def during(self, call: CallTensors) -> Iterator[None]:
+    def during(self, tensors: CallTensors, delivery: Delivery) -> Iterator[None]:
         """Tell the backend the tensors of the call within which it may be asked to compile, or to run."""
-        self._call, known = call, len(self.rewritings)
+        self._call, known = Call(tensors, delivery), len(self.rewritings)
+        self.has_run, self.produced = False, {}
         try:
             yield
         finally:
@@ -59,13 +79,13 @@ class Compiler:
         """
         call = self._call
         assert call is not None, "a graph was captured outside a call of the module"
-        found = find_inputs(inputs, input_sources(gm), call)
+        found = find_inputs(inputs, input_sources(gm), call.tensors)
         differentiable = require_all_gradients(inputs, found)
         fake_probe = gm.graph.find_nodes(op="placeholder")[found.probe].meta["example_value"]
         symbol, env = batch_symbol(fake_probe), fake_probe.fake_mode.shape_env
         if symbol is None:
             raise refuse_specialisation(env, gm, inputs, found.roles)
-        writes = find_writes(gm, call.samples, symbol)
+        writes = find_writes(gm, call.tensors.samples, symbol)
         spell_out(gm)
 
         def rewrite_joint(joint: GraphModule, _: Sequence[Any]) -> Graph:
@@ -81,15 +101,28 @@ class Compiler:
         if self.options.backend == "inductor":
             lower = partial(compile_inductor, replayed=self.options.batch == "fixed")
         compiled = lower(gm, differentiable, rewrite_joint, self.options.memory_budget)
-        return self._noting(compiled, self.rewritings[-1])
+        return self._noting(compiled, self._delivering(found), self.rewritings[-1])
 
-    def _noting(self, compiled: Callable[..., Any], rewriting: Rewriting) -> Callable[..., Any]:
-        """`compiled`, which also leaves the provenance of what it returns in `produced`."""
+    def _delivering(self, found: GraphInputs) -> tuple[int, ...]:
+        """Places of the inputs whose gradients are delivered: the trained parameters, and the probe."""
+        trained = set(self.mechanism.trained)
+        return (
+            found.probe,
+            *(i for i, r in enumerate(found.roles) if isinstance(r, Parameter) and r.name in trained),
+        )
+
+    def _noting(
+        self, compiled: Callable[..., Any], delivering: Sequence[int], rewriting: Rewriting
+    ) -> Callable[..., Any]:
+        """`compiled`, whose gradients are delivered, and which leaves the provenance of what it returns."""
         empty, returned = EmptyCall(rewriting), rewriting.returned
 
         def run(*inputs: Any) -> Any:
-            is_empty = self._call is not None and self._call.is_empty
-            outputs = empty(*inputs) if is_empty else compiled(*inputs)
+            call = self._call
+            assert call is not None, "a graph was run outside a call of the module"
+            self.has_run = True
+            given = call.delivery.through(inputs, delivering)
+            outputs = empty(*given) if call.tensors.is_empty else compiled(*given)
             self.produced = {id(x): p for x, p in zip(outputs, returned, strict=True)}
             return outputs
 

@@ -12,11 +12,14 @@ from dpgraph.capture.batch import BatchDims, BatchedCall, find_batch
 from dpgraph.capture.joint import Sample
 from dpgraph.capture.trace import CallTensors
 from dpgraph.errors import ArgumentError
-from dpgraph.lower.capture_errors import translate
+from dpgraph.lower.capture_errors import refuse_detours, translate, went_around
 from dpgraph.lower.compiler import Compiler
+from dpgraph.lower.delivery import Delivery
+from dpgraph.lower.guard import Guard
 from dpgraph.lower.one_step import describe, measure_one_step
 from dpgraph.lower.own_class import class_like
 from dpgraph.lower.padding import refuse_sums, without_padding
+from dpgraph.lower.parameters import KnownParameters
 from dpgraph.lower.probed import LossFunction, check_losses, check_targets, run_with_probe
 from dpgraph.lower.reversible import ReversibleChange
 from dpgraph.mechanism import Mechanism
@@ -72,6 +75,9 @@ class DPModule(nn.Module):
         object.__setattr__(self, "_loss_fn", loss_fn)  # not as a submodule, if it is a module: keys are the model's
         self._change = change
         self._compiler = Compiler(mechanism, options)
+        self._guard = Guard()
+        self._known = KnownParameters.of(model, mechanism.trained)
+        self._known.look_up(model, self._guard)
         self._signature = inspect.signature(model.forward)
         self._probe: Tensor | None = None
         self._num_samples = 0
@@ -208,14 +214,15 @@ class DPModule(nn.Module):
         if not torch.is_grad_enabled():
             outputs = self._held(*args, **kwargs)
             return outputs if self._loss_fn is None else self._loss_fn(outputs, *targets)
+        refuse_detours()
         if self._refusal is not None:
             raise self._refusal
-        self._check_trained()
+        names = self._known.look_up(self, self._guard)
         captured = len(self._compiler.rewritings)
         given = Arguments(args, kwargs, targets)
         call = find_batch(given, self._signature, self._batch_dims, fixed_rows=self._fixed_rows)
         try:
-            outputs = self._run(call)
+            outputs = self._run(call, names)
         except Exception as error:
             refusal = translate(error)
             if not self._ran:
@@ -224,6 +231,8 @@ class DPModule(nn.Module):
             if refusal is None or refusal is error:
                 raise
             raise refusal from refusal.__cause__
+        if not self._compiler.has_run:
+            raise went_around()
         self._ran = True
         if self._compiler.options.batch == "fixed":
             self._fixed_rows = call.num_rows
@@ -231,16 +240,21 @@ class DPModule(nn.Module):
             self._example = describe(given)
         return outputs
 
-    def _run(self, call: BatchedCall) -> Any:
+    def _run(self, call: BatchedCall, names: Mapping[int, str]) -> Any:
+        """What the private graph returns, without padding; None if torch did not run one."""
         probe = self._make_probe(call)
         given = call.arguments
         rows = tuple(x for x in given.leaves() if id(x) in call.dims)
+        delivery = Delivery(names, probe, self._guard)
         axes = tuple(call.dims[id(x)] for x in rows)
         marked = [(probe, 0), *zip(rows, axes, strict=True)]
-        with capture_config(), self._compiler.during(self._tensors(call, probe)), batch_marked(marked):
+        during = self._compiler.during(self._tensors(call, probe, names), delivery)
+        with capture_config(), during, batch_marked(marked):
             outputs, _ = self._compiled(
                 self._held, self._loss_fn, probe, rows, axes, given.args, given.kwargs, given.targets
             )
+        if not self._compiler.has_run:
+            return None
         if self._loss_fn is not None:
             check_losses(outputs, call.num_rows)
         if self._compiler.options.batch == "fixed":
@@ -249,14 +263,14 @@ class DPModule(nn.Module):
             return outputs
         return without_padding(outputs, self._compiler.produced, call)
 
-    def _tensors(self, call: BatchedCall, probe: Tensor) -> CallTensors:
+    def _tensors(self, call: BatchedCall, probe: Tensor, parameters: Mapping[int, str]) -> CallTensors:
         constants = {key: name for key, name in call.names.items() if key not in call.dims}
         constants |= {id(b): name for name, b in self.named_buffers()}
         if isinstance(self._loss_fn, nn.Module):
             own = (*self._loss_fn.named_parameters(), *self._loss_fn.named_buffers())
             constants |= {id(x): f"loss_fn.{name}" for name, x in own}
         return CallTensors(
-            parameters={id(p): name for name, p in self.named_parameters()},
+            parameters=parameters,
             constants=constants,
             samples={key: Sample(axis, call.names[key]) for key, axis in call.dims.items()},
             probe=probe,
@@ -280,17 +294,6 @@ class DPModule(nn.Module):
         probe[: call.num_samples] = scale
         self._probe, self._num_samples = probe.requires_grad_(), call.num_samples
         return self._probe
-
-    def _check_trained(self) -> None:
-        """A parameter that was unfrozen later would stay as it is in silence."""
-        trained = set(self._mechanism.trained)
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad and name not in trained:
-                raise ArgumentError(
-                    f"parameter {name!r} requires grad but is not among the trained ones",
-                    why="what is trained is fixed when the model is compiled; its gradient would be missing in silence",
-                    fix="call dp_compile again on the model given, with also_train or another mode",
-                )
 
 
 def _make_module(

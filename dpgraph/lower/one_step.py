@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dpgraph.capture.arguments import Arguments
 from dpgraph.capture.containers import Leaf
+from dpgraph.deliveries import set_aside
 from dpgraph.errors import ArgumentError
 from dpgraph.memory.measure import measure_peak
 from dpgraph.torch_compat import FakeTensor, tree_leaves
@@ -62,18 +63,14 @@ def measure_one_step(module: nn.Module, example: Arguments) -> int:
         return outputs
 
     parameters = list(module.parameters())
-    gradients = [p.grad for p in parameters]
     device = parameters[0].device
     buffers = [(b, b.clone()) for b in module.buffers()]
-    with torch.random.fork_rng(enabled=True), torch.enable_grad():
+    with torch.random.fork_rng(enabled=True), torch.enable_grad(), set_aside(parameters):
         try:
-            _clear(parameters)
             step()  # the first may still compile
             _clear(parameters)
             return measure_peak(step, device)
         finally:
-            for p, gradient in zip(parameters, gradients, strict=True):
-                p.grad = gradient
             with torch.no_grad():
                 for buffer, before in buffers:
                     buffer.copy_(before)

@@ -1,16 +1,17 @@
 """Gaussian noise on the way into an optimizer."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakSet, ref
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
-from torch.utils.weak import TensorWeakRef
 
-from dpgraph.errors import ArgumentError, Place
+from dpgraph.deliveries import record_of
+from dpgraph.errors import ArgumentError
 from dpgraph.privacy.entropy import entropy_generator
+from dpgraph.privacy.stepping import check_gradients, named_parameters, repeats
 from dpgraph.privacy.validation import require_non_negative, require_positive
 
 __all__ = ["GaussianNoise", "add_noise_on_step"]
@@ -83,9 +84,16 @@ class GaussianNoise:
     | of a frozen parameter, None | left alone |
     | of a frozen parameter, not None | ArgumentError: the optimizer would step with it, without noise |
     | the tensor that the last step left (no `zero_grad()`) | ArgumentError: it is noisy and divided already |
+    | not delivered by private graphs, if a private module trains any of the optimizer's parameters | ArgumentError |
+    | of zeros, wherever it is from | taken as zero |
     | complex | ArgumentError |
     | float16 or bfloat16 | noise is drawn and added in float32, then rounded |
     | sparse | made dense: which rows are there would tell |
+
+    If a private module trains some of the optimizer's parameters, gradients must be those that `loss.backward()`
+    through it left in `p.grad`; editing them in place (`clip_grad_norm_`) is up to you. If it trains none of them, and
+    none has a gradient while those of the module wait, the step is refused. A step that calls the step of its base
+    class is one step.
 
     A `step(closure)` is refused, for the closure makes new gradients after the noise. Copies and pickles of the
     optimizer do not carry hooks: they have no noise. The noise is floating-point noise, with the limits that
@@ -109,57 +117,40 @@ class GaussianNoise:
         self.num_steps = 0
         self._generator = generator
         self._entropy: dict[torch.device, torch.Generator] = {}
-        self._noisy: dict[nn.Parameter, TensorWeakRef] = {}
+        self._depth = 0  # how many steps of the optimizer's classes are under way
         self._optimizer = ref(optimizer)
-        self._registration: RemovableHandle | None = optimizer.register_step_pre_hook(self._before_step)
+        self._registrations: tuple[RemovableHandle, ...] = (
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        )
         NOISED_OPTIMIZERS.add(optimizer)
 
     def remove(self) -> None:
         """Take the noise off the optimizer; its steps are then those of PyTorch. Removing twice does nothing more."""
         optimizer = self._optimizer()
-        if optimizer is not None and self._registration is not None:
+        if optimizer is not None and self._registrations:
             NOISED_OPTIMIZERS.discard(optimizer)
-            self._registration.remove()
-            self._registration = None
+            for registration in self._registrations:
+                registration.remove()
+            self._registrations = ()
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         _refuse_closure(args, kwargs)
-        parameters = list(_parameters(optimizer))
+        parameters = list(named_parameters(optimizer))
+        if self._depth > 0 and repeats(parameters):  # a step that calls the step of its base class
+            self._depth += 1
+            return
         # all checks first: an error must leave every gradient as it was
-        for name, parameter in parameters:
-            self._check(name, parameter)
-        self._noisy.clear()
+        check_gradients(parameters)
         for _, parameter in parameters:
             if parameter.requires_grad:
                 parameter.grad = self._noisy_mean(parameter)
-                self._noisy[parameter] = TensorWeakRef(parameter.grad)
+                record_of(parameter).note_noise(parameter.grad)
         self.num_steps += 1
+        self._depth = 1
 
-    def _check(self, name: str, parameter: nn.Parameter) -> None:
-        place = Place(parameter=name)
-        if parameter.is_complex() and parameter.requires_grad:
-            raise ArgumentError(
-                "a trained parameter is complex",
-                place=place,
-                why="sensitivity and noise are those of real numbers",
-                fix="train its real view (torch.view_as_real) instead",
-            )
-        if parameter.grad is None:
-            return
-        if not parameter.requires_grad:
-            raise ArgumentError(
-                "a frozen parameter has a gradient",
-                place=place,
-                why="the optimizer would step with it as it is, without clipping or noise",
-                fix="set its grad to None, or give the optimizer the trained parameters alone",
-            )
-        if parameter in self._noisy and self._noisy[parameter]() is parameter.grad:
-            raise ArgumentError(
-                "a gradient is still the one of the step before",
-                place=place,
-                why="it holds that step's noise and is divided already; both would happen twice",
-                fix="call optimizer.zero_grad() (which sets gradients to None by default) after each step",
-            )
+    def _after_step(self, *_: Any) -> None:
+        self._depth = max(self._depth - 1, 0)
 
     def _noisy_mean(self, parameter: Tensor) -> Tensor:
         dtype = torch.promote_types(parameter.dtype, torch.float32)
@@ -174,13 +165,6 @@ class GaussianNoise:
         if device not in self._entropy:
             self._entropy[device] = entropy_generator(device)
         return self._entropy[device]
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, nn.Parameter]]:
-    """The optimizer's parameters, with the names that it has for them or their places."""
-    for g, group in enumerate(optimizer.param_groups):
-        names = group.get("param_names") or [f"param_groups[{g}]['params'][{i}]" for i in range(len(group["params"]))]
-        yield from zip(names, group["params"], strict=True)
 
 
 def _refuse_closure(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from torch.fx.experimental.symbolic_shapes import ConstraintViolationError, Shap
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils._sympy.functions import FloorDiv, Mod
 
+from dpgraph.torch_compat.engine import backward_under_way, will_accumulate
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
 from dpgraph.torch_compat.native import compile_native
 from dpgraph.torch_compat.once import computed_once
@@ -32,11 +33,13 @@ from dpgraph.torch_compat.tracing import (
     capture_config,
     chooses_kernel,
     compile_separately,
+    compiler_is_off,
     compute_size,
     current_fake_mode,
     decompositions,
     find_operators,
     find_packets,
+    find_tracer,
     size_hint,
     storage_of,
     symbolic_fake,
@@ -63,6 +66,7 @@ __all__ = [
     "TorchDynamoException",
     "UserError",
     "Written",
+    "backward_under_way",
     "batch_marked",
     "capture_config",
     "chooses_kernel",
@@ -70,12 +74,14 @@ __all__ = [
     "compile_inductor",
     "compile_native",
     "compile_separately",
+    "compiler_is_off",
     "compute_size",
     "computed_once",
     "current_fake_mode",
     "decompositions",
     "find_operators",
     "find_packets",
+    "find_tracer",
     "free_unbacked_symbols",
     "hooked_inputs",
     "in_own_memory",
@@ -90,5 +96,6 @@ __all__ = [
     "tree_leaves",
     "tree_map",
     "unset_fake_temporarily",
+    "will_accumulate",
     "written_values",
 ]

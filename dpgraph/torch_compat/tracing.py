@@ -36,11 +36,13 @@ __all__ = [
     "capture_config",
     "chooses_kernel",
     "compile_separately",
+    "compiler_is_off",
     "compute_size",
     "current_fake_mode",
     "decompositions",
     "find_operators",
     "find_packets",
+    "find_tracer",
     "size_hint",
     "storage_of",
     "symbolic_fake",
@@ -192,6 +194,24 @@ def compile_separately(function: Callable[..., Any], backend: Callable[..., Any]
     )
     compiled: Callable[..., Any] = torch.compile(copy, backend=backend, fullgraph=True)
     return compiled
+
+
+def compiler_is_off() -> bool:
+    """Whether `torch.compile` was switched off for the process, as TORCHDYNAMO_DISABLE=1 does."""
+    return bool(torch._dynamo.config.disable)
+
+
+def find_tracer() -> str | None:
+    """What other than `torch.compile` records the operators that run now."""
+    if torch.compiler.is_exporting():
+        return "torch.export"
+    if torch._C._is_tracing():
+        return "torch.jit.trace"
+    if torch.fx._symbolic_trace.is_fx_symbolic_tracing():
+        return "torch.fx"
+    if torch._C._functorch.maybe_current_level() is not None:
+        return "torch.func"
+    return None
 
 
 def find_operators(*names: str) -> list[OpOverload]:

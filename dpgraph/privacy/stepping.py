@@ -1,0 +1,92 @@
+"""What an optimizer's step with noise may use: gradients that private graphs delivered, once."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+
+from dpgraph.deliveries import Origin, first_nonzero, is_guarded, origin, pending
+from dpgraph.errors import ArgumentError, Place
+
+__all__ = ["check_gradients", "named_parameters", "repeats"]
+
+Named = Sequence[tuple[str, nn.Parameter]]
+
+
+def named_parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, nn.Parameter]]:
+    """The optimizer's parameters, with the names that it has for them or their places."""
+    for g, group in enumerate(optimizer.param_groups):
+        names = group.get("param_names") or [f"param_groups[{g}]['params'][{i}]" for i in range(len(group["params"]))]
+        yield from zip(names, group["params"], strict=True)
+
+
+def repeats(parameters: Named) -> bool:
+    """Whether all trained parameters hold what a noisy step left, as it left it: nothing that still needs noise."""
+    trained = [p for _, p in parameters if p.requires_grad]
+    return bool(trained) and all(origin(p) is Origin.STALE for p in trained)
+
+
+def check_gradients(parameters: Named) -> None:
+    """Pass if every gradient may be noised and stepped with; nothing is changed.
+
+    If a living private module trains one of the parameters, all gradients must be from private graphs.
+
+    Raises:
+        ArgumentError: one may not, by name.
+    """
+    is_private = any(is_guarded(p) for _, p in parameters)
+    unsure: list[tuple[str, nn.Parameter]] = []
+    for name, p in parameters:
+        _check_parameter(name, p)
+        where = origin(p)
+        if where is Origin.STALE:
+            raise _stale(name)
+        if where is Origin.REWRITTEN or (where is Origin.FOREIGN and is_private):
+            unsure.append((name, p))
+    first = first_nonzero([p.grad for _, p in unsure if p.grad is not None])
+    if first is not None:
+        name, p = unsure[first]
+        raise _stale(name) if origin(p) is Origin.REWRITTEN else _foreign(name)
+    if not is_private and all(p.grad is None for _, p in parameters) and pending():
+        raise ArgumentError(
+            "the optimizer holds none of the parameters that the private module trains",
+            why="gradients were computed, and the samples in them accounted for, but this step uses none of them",
+            fix="make the optimizer of module.parameters(), after dp_compile and after whatever replaces parameters",
+        )
+
+
+def _check_parameter(name: str, parameter: nn.Parameter) -> None:
+    if parameter.is_complex() and parameter.requires_grad:
+        raise ArgumentError(
+            "a trained parameter is complex",
+            place=Place(parameter=name),
+            why="sensitivity and noise are those of real numbers",
+            fix="train its real view (torch.view_as_real) instead",
+        )
+    if parameter.grad is not None and not parameter.requires_grad:
+        raise ArgumentError(
+            "a frozen parameter has a gradient",
+            place=Place(parameter=name),
+            why="the optimizer would step with it as it is, without clipping or noise",
+            fix="set its grad to None, or give the optimizer the trained parameters alone",
+        )
+
+
+def _stale(name: str) -> ArgumentError:
+    return ArgumentError(
+        "a gradient is still the one of the step before",
+        place=Place(parameter=name),
+        why="it holds that step's noise and is divided already; both would happen twice",
+        fix="call optimizer.zero_grad() (which sets gradients to None by default) after each step",
+    )
+
+
+def _foreign(name: str) -> ArgumentError:
+    return ArgumentError(
+        "a gradient did not come from a private graph, or not all of it",
+        place=Place(parameter=name),
+        why="it is not known to be clipped, and the noise is scaled to clipped gradients",
+        fix="compute losses with the module that dp_compile returned, in grad mode: not with parts of it or with the "
+        "model given; change p.grad in place and don't assign to it; give parameters outside the module, and those of "
+        "a model trained without privacy, an optimizer of their own",
+    )
