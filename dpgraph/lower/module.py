@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from dpgraph.capture.arguments import Arguments
 from dpgraph.capture.batch import BatchDims, BatchedCall, find_batch
-from dpgraph.capture.joint import Sample
-from dpgraph.capture.trace import CallTensors
 from dpgraph.errors import ArgumentError
 from dpgraph.lower.capture_errors import refuse_detours, translate, went_around
 from dpgraph.lower.compiler import Compiler
 from dpgraph.lower.delivery import Delivery
 from dpgraph.lower.guard import Guard
+from dpgraph.lower.known_tensors import name_tensors
 from dpgraph.lower.one_step import describe, measure_one_step
 from dpgraph.lower.own_class import class_like
 from dpgraph.lower.padding import refuse_sums, without_padding
@@ -248,8 +247,8 @@ class DPModule(nn.Module):
         delivery = Delivery(names, probe, self._guard)
         axes = tuple(call.dims[id(x)] for x in rows)
         marked = [(probe, 0), *zip(rows, axes, strict=True)]
-        during = self._compiler.during(self._tensors(call, probe, names), delivery)
-        with capture_config(), during, batch_marked(marked):
+        tensors = name_tensors(self, self._loss_fn, call, probe, names)
+        with capture_config(), self._compiler.during(tensors, delivery), batch_marked(marked):
             outputs, _ = self._compiled(
                 self._held, self._loss_fn, probe, rows, axes, given.args, given.kwargs, given.targets
             )
@@ -262,20 +261,6 @@ class DPModule(nn.Module):
         if call.num_rows == call.num_samples:
             return outputs
         return without_padding(outputs, self._compiler.produced, call)
-
-    def _tensors(self, call: BatchedCall, probe: Tensor, parameters: Mapping[int, str]) -> CallTensors:
-        constants = {key: name for key, name in call.names.items() if key not in call.dims}
-        constants |= {id(b): name for name, b in self.named_buffers()}
-        if isinstance(self._loss_fn, nn.Module):
-            own = (*self._loss_fn.named_parameters(), *self._loss_fn.named_buffers())
-            constants |= {id(x): f"loss_fn.{name}" for name, x in own}
-        return CallTensors(
-            parameters=parameters,
-            constants=constants,
-            samples={key: Sample(axis, call.names[key]) for key, axis in call.dims.items()},
-            probe=probe,
-            is_empty=call.num_samples == 0,
-        )
 
     def _measure(self) -> int:
         """Bytes at the peak of a step like the newest capture's; norms of the last backward are kept."""
