@@ -139,11 +139,11 @@ def check_steps(model, backend, num_steps=3):
     for _ in range(num_steps):
         x = torch.randn(B, D, dtype=torch.float64)
         before = copy.deepcopy(model)
+        state = copy.deepcopy(model.state_dict())
         for p in model.parameters():
             p.grad = None
         module(x).square().sum().backward()
-
-        samples = per_sample_gradients(before, lambda twin, b, x=x, s=before.state_dict(): loss(twin, s, x, b), B)
+        samples = per_sample_gradients(before, lambda twin, b, x=x, s=state: loss(twin, s, x, b), B)
         expected = samples.clipped_sum({"all": list(samples.shapes)}, "abadi", 1.0)
         errors = relative_errors({name: p.grad for name, p in model.named_parameters()}, expected)
         assert max(errors.values()) < 1e-12, errors

@@ -107,7 +107,7 @@ ALTERNATIVES: Mapping[str, Prediction] = MappingProxyType(
 
 
 def _of(made: Rewriting, options: CompileOptions) -> Timeline:
-    return predict(made.stages["prune"], options, norms=made.norms)
+    return predict(made.last, options, norms=made.norms)
 
 
 def _trains(captured: JointGraph, mechanism: Mechanism, mode: Mode) -> Mechanism:

@@ -53,9 +53,14 @@ class Rewriting:
     assumptions: Assumptions
 
     @property
+    def last(self) -> JointGraph:
+        """The joint graph after all passes."""
+        return list(self.stages.values())[-1]
+
+    @property
     def result(self) -> Graph:
         """The graph to lower."""
-        return list(self.stages.values())[-1].graph
+        return self.last.graph
 
 
 def rewrite(

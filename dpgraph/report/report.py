@@ -87,7 +87,7 @@ class Report:
     def memory(self) -> Timeline:
         """Bytes over the course of a step, by module and by kind, predicted from the compiled graphs."""
         source = self.source
-        return predict(source.rewriting.stages["prune"], source.options, norms=source.rewriting.norms)
+        return predict(source.rewriting.last, source.options, norms=source.rewriting.norms)
 
     @cached_property
     def alternatives(self) -> AlternativesReport:

@@ -33,11 +33,11 @@ def _is_random(node: Node) -> bool:
     if PROBABILITY not in names:
         return True
     given = dict(zip(names, node.args, strict=False)) | node.kwargs
-    return given.get(PROBABILITY, 0.0) != 0
+    return bool(given.get(PROBABILITY, 0.0) != 0)
 
 
 class KeepRandomValues(CustomGraphPass):
-    """The same as a pass of Inductor's, after its own have put seeds and functions of them in the place of the draws."""
+    """The same as a pass of Inductor's, for after those that put seeds and functions of them in the place of draws."""
 
     def __call__(self, graph: Graph) -> None:
         keep_random_values(graph)

@@ -127,6 +127,15 @@ def test_through_inductor(programs, shape):
     check_exact(Several(programs, shape), *inputs(), options=CompileOptions(backend="inductor"))
 
 
+def test_what_is_written_into_is_new():
+    module = check_exact(Several({"write_zeros": write_zeros, "index_add": WRITTEN["index_add"]}, (D,)), *inputs())
+    nodes = [n for n in module.graphs["copy_bases_of_writes"].nodes if getattr(n.target, "overloadpacket", 0) in WRITES]
+    bases = [n.args[0].target for n in nodes]
+    assert bases.count(torch.ops.dpgraph.in_own_memory.default) >= 2
+    assert torch.ops.aten.add.Tensor not in bases
+    assert torch.ops.aten.expand.default not in bases
+
+
 def test_whatever_inductor_may_write_in_place_is_known():
     packets = {op.overloadpacket for op in (*reinplace.inplaceable_ops, *reinplace._SCATTER_OP_TO_VIEW) if is_aten(op)}
     assert packets - WRITES == {torch.ops.aten.as_strided_scatter}

@@ -14,6 +14,11 @@ def native(name: str, source: str, replacement: str, test: str) -> Mutant:
     return Mutant(name, "dpgraph/kernels/ghost_norm.cpp", source, replacement, tests)
 
 
+def by(name: str, file: str, source: str, replacement: str, test: str) -> Mutant:
+    """A mutant that a test elsewhere kills."""
+    return Mutant(name, f"dpgraph/{file}", source, replacement, (f"tests/{test}",))
+
+
 MUTANTS = (
     guard(
         "a norm that is not finite keeps its factor",
@@ -198,5 +203,54 @@ MUTANTS = (
         "if name not in kept",
         "if name in ()",
         "only_what_is_trained_is_computed",
+    ),
+    by(
+        "a write in place passes",
+        "capture/in_place.py",
+        "if writes_in_place(node):",
+        "if False:",
+        "capture/test_in_place.py::test_a_write_in_place_is_refused",
+    ),
+    by(
+        "an expanded tensor is written in place",
+        "passes/copy_bases_of_writes.py",
+        "if _packet(base) not in NEW:",
+        "if False:",
+        "passes/test_copy_bases_of_writes.py::test_what_is_written_into_is_new",
+    ),
+    by(
+        "a backward reads a buffer after its write",
+        "passes/copy_written_inputs.py",
+        "for name in joint.written:",
+        "for name in ():",
+        "test_written_buffers.py::test_public_values_are_exact",
+    ),
+    by(
+        "what is drawn is drawn again",
+        "torch_compat/drawn_once.py",
+        "if _is_random(node) and not must_recompute(node):",
+        "if False:",
+        "lower/test_random_values.py::test_the_gradient_is_that_of_the_outputs",
+    ),
+    by(
+        "a budget of nothing saves nothing that is drawn",
+        "torch_compat/drawn_once.py",
+        "LEAST_BUDGET = 1e-9",
+        "LEAST_BUDGET = 0.0",
+        "lower/test_random_values.py::test_the_gradient_is_that_of_the_outputs",
+    ),
+    by(
+        "a write into a buffer stays in the graph",
+        "torch_compat/compile_fx.py",
+        "keep_inference_input_mutations=False",
+        "keep_inference_input_mutations=True",
+        "test_written_buffers.py::test_public_values_are_exact_through_inductor",
+    ),
+    by(
+        "an order of factors is chosen by their sizes",
+        "torch_compat/tracing.py",
+        "if torch.backends.opt_einsum.enabled:",
+        "if False:",
+        "capture/test_einsum.py::test_products_of_several_factors_are_exact",
     ),
 )
