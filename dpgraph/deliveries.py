@@ -62,6 +62,7 @@ class Record:
         self.was_empty = False
         self._parameter = TensorWeakRef(parameter)
         self._delivered: TensorWeakRef | None = None
+        self._unwatched_version: int | None = None
         self._noisy: TensorWeakRef | None = None
         self._noisy_version = -1
 
@@ -81,6 +82,12 @@ class Record:
         self.was_empty = was_empty or (self.was_empty and backward == self.backward)
         self.backward = backward
         self._delivered, self._noisy = TensorWeakRef(gradient), None
+        self._unwatched_version = None
+
+    def note_unwatched(self) -> None:
+        """From now on nobody sees what autograd adds: a gradient that is written to is no longer known to be ours."""
+        gradient = None if self._delivered is None else self._delivered()
+        self._unwatched_version = None if gradient is None else _version(gradient)
 
     def note_noise(self, gradient: Tensor) -> None:
         """`gradient` is what a noisy step leaves in the parameter's place for it."""
@@ -94,7 +101,8 @@ class Record:
     def origin_of(self, gradient: Tensor) -> Origin:
         """Where this gradient of the parameter is from."""
         if self._delivered is not None and self._delivered() is gradient:
-            return Origin.DELIVERED
+            known = self._unwatched_version in (None, _version(gradient))
+            return Origin.DELIVERED if known else Origin.FOREIGN
         if self._noisy is not None and self._noisy() is gradient:
             return Origin.STALE if self._noisy_version == _version(gradient) else Origin.REWRITTEN
         return Origin.FOREIGN

@@ -29,14 +29,14 @@ class Guard:
         self._watches: WeakSet[Watch] = WeakSet()
         weakref.finalize(self, _unhook, self._watches).atexit = False
 
-    def cover(self, parameters: Mapping[str, Tensor]) -> None:
-        """Watch these leaves, and no longer those that they replace."""
+    def cover(self, parameters: Mapping[str, Tensor], *, whole: bool) -> None:
+        """Watch these leaves; if they are the whole of what is trained, no longer those that they replace."""
         watches = [_watch_on(p) or _watch(name, p) for name, p in parameters.items()]
         for watch in watches:
             if watch not in self._watches:
                 self._watches.add(watch)
                 watch.record.guards.add(self)
-        if len(watches) != len(self._watches):
+        if whole and len(watches) != len(self._watches):
             replaced = set(self._watches).difference(watches)
             for watch in replaced:
                 self._watches.discard(watch)
@@ -115,3 +115,4 @@ def _unhook(watches: Iterable[Watch]) -> None:
     for watch in watches:
         if not watch.record.is_guarded and watch.handle is not None:
             watch.handle.remove()
+            watch.record.note_unwatched()

@@ -61,7 +61,7 @@ class KnownParameters:
         leaves = {name: p for name, p in trained.items() if p.is_leaf}
         for name, leaf in leaves.items():
             refuse_foreign_hooks(name, leaf)
-        guard.cover(leaves)
+        guard.cover(leaves, whole=bool(leaves) and len(leaves) == len(trained))
         return names
 
     def _check_tie(self, first: str, name: str) -> None:

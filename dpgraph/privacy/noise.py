@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from dpgraph.deliveries import record_of
 from dpgraph.errors import ArgumentError
 from dpgraph.privacy.entropy import entropy_generator
-from dpgraph.privacy.stepping import check_gradients, named_parameters, repeats
+from dpgraph.privacy.stepping import are_private, check_gradients, named_parameters, repeats
 from dpgraph.privacy.validation import require_non_negative, require_positive
 
 __all__ = ["GaussianNoise", "add_noise_on_step"]
@@ -84,13 +84,13 @@ class GaussianNoise:
     | of a frozen parameter, None | left alone |
     | of a frozen parameter, not None | ArgumentError: the optimizer would step with it, without noise |
     | the tensor that the last step left (no `zero_grad()`) | ArgumentError: it is noisy and divided already |
-    | not delivered by private graphs, if a private module trains any of the optimizer's parameters | ArgumentError |
+    | not delivered by private graphs, once a private module trains any of the optimizer's | ArgumentError |
     | of zeros, wherever it is from | taken as zero |
     | complex | ArgumentError |
     | float16 or bfloat16 | noise is drawn and added in float32, then rounded |
     | sparse | made dense: which rows are there would tell |
 
-    If a private module trains some of the optimizer's parameters, gradients must be those that `loss.backward()`
+    Once a private module trains some of the optimizer's parameters, gradients must be those that `loss.backward()`
     through it left in `p.grad`; editing them in place (`clip_grad_norm_`) is up to you. If it trains none of them, and
     none has a gradient while those of the module wait, the step is refused. A step that calls the step of its base
     class is one step.
@@ -117,6 +117,7 @@ class GaussianNoise:
         self.num_steps = 0
         self._generator = generator
         self._entropy: dict[torch.device, torch.Generator] = {}
+        self._is_private = are_private(list(named_parameters(optimizer)))  # and stays so
         self._depth = 0  # how many steps of the optimizer's classes are under way
         self._optimizer = ref(optimizer)
         self._registrations: tuple[RemovableHandle, ...] = (
@@ -141,7 +142,8 @@ class GaussianNoise:
             self._depth += 1
             return
         # all checks first: an error must leave every gradient as it was
-        check_gradients(parameters)
+        self._is_private = self._is_private or are_private(parameters)
+        check_gradients(parameters, only_delivered=self._is_private)
         for _, parameter in parameters:
             if parameter.requires_grad:
                 parameter.grad = self._noisy_mean(parameter)

@@ -8,7 +8,7 @@ from torch import nn
 from dpgraph.deliveries import Origin, first_nonzero, is_guarded, origin, pending
 from dpgraph.errors import ArgumentError, Place
 
-__all__ = ["check_gradients", "named_parameters", "repeats"]
+__all__ = ["are_private", "check_gradients", "named_parameters", "repeats"]
 
 Named = Sequence[tuple[str, nn.Parameter]]
 
@@ -26,28 +26,35 @@ def repeats(parameters: Named) -> bool:
     return bool(trained) and all(origin(p) is Origin.STALE for p in trained)
 
 
-def check_gradients(parameters: Named) -> None:
+def are_private(parameters: Named) -> bool:
+    """Whether a private module trains one of the parameters, or has left a gradient in it."""
+    return any(is_guarded(p) or origin(p) is Origin.DELIVERED for _, p in parameters)
+
+
+def check_gradients(parameters: Named, *, only_delivered: bool) -> None:
     """Pass if every gradient may be noised and stepped with; nothing is changed.
 
-    If a living private module trains one of the parameters, all gradients must be from private graphs.
+    Args:
+        parameters: the optimizer's.
+        only_delivered: whether all gradients must be from private graphs.
 
     Raises:
-        ArgumentError: one may not, by name.
+        ArgumentError: one may not be stepped with, by name.
     """
-    is_private = any(is_guarded(p) for _, p in parameters)
     unsure: list[tuple[str, nn.Parameter]] = []
     for name, p in parameters:
         _check_parameter(name, p)
         where = origin(p)
         if where is Origin.STALE:
             raise _stale(name)
-        if where is Origin.REWRITTEN or (where is Origin.FOREIGN and is_private):
+        if where is Origin.REWRITTEN or (where is Origin.FOREIGN and only_delivered):
             unsure.append((name, p))
     first = first_nonzero([p.grad for _, p in unsure if p.grad is not None])
     if first is not None:
         name, p = unsure[first]
         raise _stale(name) if origin(p) is Origin.REWRITTEN else _foreign(name)
-    if not is_private and all(p.grad is None for _, p in parameters) and pending():
+    trains = any(is_guarded(p) and p.requires_grad for _, p in parameters)
+    if not trains and all(p.grad is None for _, p in parameters) and pending():
         raise ArgumentError(
             "the optimizer holds none of the parameters that the private module trains",
             why="gradients were computed, and the samples in them accounted for, but this step uses none of them",

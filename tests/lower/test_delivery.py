@@ -182,23 +182,18 @@ def ordinary_training_after_clearing_in_place(model, q):
 
 
 def a_second_backward(model, q):
-    with torch._functorch.config.patch(donated_buffer=False):
-        total = loss(q(rows()))
-        total.backward(retain_graph=True)
-        before, norms = gradients(model), q.grad_norms.clone()
-        with pytest.raises(ArgumentError, match="second backward"):
-            total.backward()
+    total = loss(q(rows()))
+    total.backward(retain_graph=True)
+    before, norms = gradients(model), q.grad_norms.clone()
+    with pytest.raises(ArgumentError, match="second backward"):
+        total.backward()
     check_same(model, before)
     assert torch.equal(q.grad_norms, norms)
 
 
 def two_losses_of_one_call(model, q):
     y = q(rows())
-    try:
-        y.sum().backward(retain_graph=True)
-    except RuntimeError as error:  # torch keeps no buffers for it
-        assert "donated" in str(error)
-        return
+    y.sum().backward(retain_graph=True)
     before = gradients(model)
     with pytest.raises(ArgumentError, match="second backward"):
         y.square().sum().backward()
@@ -274,15 +269,15 @@ def gradients_set_by_hand(model, q):
 
 
 def a_backward_with_a_graph(model, q):
-    with torch._functorch.config.patch(donated_buffer=False), pytest.raises((ArgumentError, RuntimeError)):
+    with pytest.raises(ArgumentError, match="create_graph"):
         loss(q(rows())).backward(create_graph=True)
     assert all(p.grad is None for p in model.parameters())
 
 
 def a_gradient_penalty(model, q):
     x = rows().requires_grad_()
-    with pytest.raises(RuntimeError):
-        (slope,) = torch.autograd.grad(loss(q(x)), x, create_graph=True)
+    (slope,) = torch.autograd.grad(loss(q(x)), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward"):
         slope.square().sum().backward()
     assert all(p.grad is None for p in model.parameters())
 
@@ -359,7 +354,8 @@ CASES = (
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_op_by_op(case):
-    case(*build())
+    with torch._functorch.config.patch(donated_buffer=False):  # or torch itself refuses to retain graphs
+        case(*build())
 
 
 @pytest.mark.inductor
