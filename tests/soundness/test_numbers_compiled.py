@@ -37,9 +37,15 @@ class Together(nn.Module):
         h, n = self.layer(x), self.public.max().item()
         cut = h[:, :n].sum(1, keepdim=True) + h[:, self.public > 0].sum(1, keepdim=True)
         scaled = h * self.public.sum().item() / self.public.nonzero().shape[0] + torch.arange(n).sum()
-        rows = self.layer.weight.repeat_interleave(self.public, 0).sum(0)
+        rows = self.public.repeat_interleave(self.public).sum()
         return cut + scaled.tanh() + rows + torch.full_like(h, float(n)) * x.shape[1]
 
 
 def test_numbers_of_shared_values_are_exact():
     check_exact(Together().double(), torch.randn(6, 4, dtype=torch.float64), options=INDUCTOR)
+
+
+def test_sizes_that_values_decide_count_as_one_in_a_report():
+    module = check_exact(Together().double(), torch.randn(3, 4, dtype=torch.float64))
+    assert module.report.memory.peak() > 0
+    assert str(module.report)
