@@ -19,7 +19,7 @@ def warn_of_means(found: Assumptions) -> None:
     """Warn once of a captured graph, at the first of the lines."""
     if not found.means or not found.public_sizes:
         return
-    place = found.means[0]
+    place = next((p for p in found.means if p.line is not None), found.means[0])
     sizes = ", ".join(map(str, found.public_sizes))
     others = f", and {len(found.means) - 1} other lines" if len(found.means) > 1 else ""
     message = (

@@ -5,6 +5,7 @@ from tools.mutation import (
     guards_of_deliveries,
     guards_of_gradients,
     guards_of_mechanism,
+    guards_of_numbers,
     guards_of_surroundings,
 )
 from tools.mutation.guard import Mutant
@@ -17,4 +18,5 @@ MUTANTS = (
     + guards_of_analysis.MUTANTS
     + guards_of_surroundings.MUTANTS
     + guards_of_deliveries.MUTANTS
+    + guards_of_numbers.MUTANTS
 )

@@ -159,7 +159,8 @@ class Timeline:
     def _value(self, size: sympy.Expr, batch: int | None) -> int:
         """Bytes at a batch size; a small batch is filled up with rows."""
         rows = self.batch if batch is None else max(batch, SMALLEST_TRACED)
-        return int(size.subs({**self.values, self.batch_symbol: rows}))
+        known = size.subs({**self.values, self.batch_symbol: rows})
+        return int(known.subs(dict.fromkeys(known.free_symbols, 1)))  # sizes that values decide
 
 
 LARGEST_BATCH = 2**40

@@ -59,7 +59,7 @@ def _guard(graph: Graph, node: Node) -> None:
 
 
 def _replace(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether each is finite [*, 1, 1], and the matrices, with diag(1, 2, ...) in the place of one that is not."""
+    """Whether each matrix is finite [*, 1, 1], and the matrices with diag(1, 2, ...) in place of one that is not."""
     finite = torch.isfinite(matrices).all(-1, keepdim=True).all(-2, keepdim=True)
     rows, columns = (torch.arange(1, 1 + n, device=matrices.device, dtype=torch.float32) for n in matrices.shape[-2:])
     diagonal = torch.where(rows[:, None] == columns, columns, 0).to(matrices.dtype)

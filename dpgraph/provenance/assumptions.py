@@ -93,7 +93,7 @@ def _behind(nodes: Iterable[Node]) -> set[Node]:
 
 
 MEANS = {aten.mean.default, aten.mean.dim, *find_operators("aten.var.correction", "aten.var_mean.correction")}
-DIVIDES = {aten.div.Tensor, aten.div.Scalar}
+DIVIDES = {aten.div.Tensor, aten.div.Scalar, aten.mul.Tensor}
 
 
 def _divides_by_varying(node: Node, batch: sympy.Symbol) -> bool:
@@ -103,14 +103,20 @@ def _divides_by_varying(node: Node, batch: sympy.Symbol) -> bool:
         assert isinstance(operand, Node)
         before, after = operand.meta["val"], next(iter(tree_leaves(node.meta["val"])))
         return bool(_symbols(before.shape) - _symbols(after.shape) - {batch})
-    number = next((x for x in node.args[1:2] if isinstance(x, Node)), None)
-    if number is None or not isinstance(node.meta.get("val"), Tensor):
+    if node.target not in DIVIDES or not isinstance(node.args[1], Node):
         return False
-    value = number.meta.get("val")
-    if node.target in DIVIDES:
-        return bool(_symbols([value]) - {batch})
-    # times 1 / T
-    return node.target is aten.mul.Tensor and isinstance(value, torch.SymFloat) and bool(_symbols([value]) - {batch})
+    whole_number = isinstance(node.args[1].meta.get("val"), torch.SymInt)
+    if node.target is aten.mul.Tensor and whole_number:  # and not times 1 / T
+        return False
+    return bool(_sizes_in(node.args[1]) - {batch})
+
+
+def _sizes_in(node: Node) -> set[sympy.Symbol]:
+    """Symbols of the sizes that a number was computed of; the tracer computes some as tensors without axes."""
+    value = node.meta.get("val")
+    if isinstance(value, Tensor):
+        return set().union(*map(_sizes_in, node.all_input_nodes)) if value.ndim == 0 else set()
+    return _symbols([value])
 
 
 def _symbols(sizes: Iterable[object]) -> set[sympy.Symbol]:

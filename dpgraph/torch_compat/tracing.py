@@ -80,8 +80,13 @@ def symbolic_fake(mode: FakeTensorMode, x: Tensor, dim: int | None) -> Tensor:
 
 
 def size_hint(size: int | torch.SymInt) -> int:
-    """A size as it was when the graph was captured: a choice of speed must not become a guard."""
-    return int(size.node.hint) if isinstance(size, torch.SymInt) else size
+    """A size as it was when the graph was captured: a choice of speed must not become a guard.
+
+    One that values decide was not known then, and counts as 1.
+    """
+    if not isinstance(size, torch.SymInt):
+        return size
+    return int(size.node.hint) if size.node.hint is not None else 1
 
 
 def compute_size(size: sympy.Expr, symbols: Sequence[torch.SymInt]) -> Any:
