@@ -15,6 +15,7 @@ from dpgraph.passes.insert_materialised import insert_materialised
 from dpgraph.passes.insert_norms import insert_norms
 from dpgraph.passes.insert_per_sample_gradients import insert_per_sample_gradients
 from dpgraph.passes.insert_weighted_sums import insert_weighted_sums
+from dpgraph.passes.keep_groups_whole import keep_groups_whole
 from dpgraph.passes.prune import prune
 from dpgraph.passes.share_sizes import share_sizes
 from dpgraph.plan_forms import Plan, plan_materialised
@@ -85,6 +86,7 @@ def rewrite(
     with_sums = insert_weighted_sums(with_factors, gradients, group_of, weights)
     with_shared_sizes = share_sizes(with_sums)
     pruned = prune(with_shared_sizes, trained)
+    with_whole_groups = keep_groups_whole(pruned)
     stages = {
         "captured": captured,
         **({"bound_offsets": bounded} if bounded is not captured else {}),
@@ -95,6 +97,7 @@ def rewrite(
         "insert_weighted_sums": with_sums,
         "share_sizes": with_shared_sizes,
         "prune": pruned,
+        **({"keep_groups_whole": with_whole_groups} if with_whole_groups is not pruned else {}),
     }
     forms = {name: tuple(type(form).__name__ for form in gradient.forms) for name, gradient in gradients.items()}
     return Rewriting(
