@@ -3,4 +3,15 @@
 from tests.soundness import memory, orders, places, products, public_code, statistics, training_code
 from tests.soundness.pair import PAIRS, Pair, Program
 
-__all__ = ["PAIRS", "Pair", "Program", "memory", "orders", "places", "products", "public_code", "statistics", "training_code"]
+__all__ = [
+    "PAIRS",
+    "Pair",
+    "Program",
+    "memory",
+    "orders",
+    "places",
+    "products",
+    "public_code",
+    "statistics",
+    "training_code",
+]
