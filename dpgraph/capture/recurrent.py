@@ -10,7 +10,6 @@ Letters: T positions, B samples, d inputs, H hidden numbers, k gates.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -55,9 +54,32 @@ def _gru_cell(x: Tensor, state: State, weights: _Weights) -> State:
     return ((h - n) * (x_z + h_z).sigmoid() + n,)
 
 
-def _rnn_cell(activation: Callable[[Tensor], Tensor], x: Tensor, state: State, weights: _Weights) -> State:
-    (h,) = state
-    return (activation(x + F.linear(h, weights.hidden, weights.hidden_bias)),)
+def _tanh_cell(x: Tensor, state: State, weights: _Weights) -> State:
+    return ((x + F.linear(state[0], weights.hidden, weights.hidden_bias)).tanh(),)
+
+
+def _relu_cell(x: Tensor, state: State, weights: _Weights) -> State:
+    return ((x + F.linear(state[0], weights.hidden, weights.hidden_bias)).relu(),)
+
+
+def lstm(*args: Any) -> Any:
+    """`torch.lstm`."""
+    return _run(_lstm_cell, True, torch.lstm, *args)
+
+
+def gru(*args: Any) -> Any:
+    """`torch.gru`."""
+    return _run(_gru_cell, False, torch.gru, *args)
+
+
+def rnn_tanh(*args: Any) -> Any:
+    """`torch.rnn_tanh`."""
+    return _run(_tanh_cell, False, torch.rnn_tanh, *args)
+
+
+def rnn_relu(*args: Any) -> Any:
+    """`torch.rnn_relu`."""
+    return _run(_relu_cell, False, torch.rnn_relu, *args)
 
 
 def _run(cell: Cell, several_states: bool, original: Callable[..., Any], *args: Any) -> Any:
@@ -108,8 +130,8 @@ def _one_direction(cell: Cell, x: Tensor, state: State, weights: _Weights, *, ba
 
 
 RECURRENT: dict[Any, Callable[..., Any]] = {
-    torch.lstm: partial(_run, _lstm_cell, True, torch.lstm),
-    torch.gru: partial(_run, _gru_cell, False, torch.gru),
-    torch.rnn_tanh: partial(_run, partial(_rnn_cell, torch.tanh), False, torch.rnn_tanh),
-    torch.rnn_relu: partial(_run, partial(_rnn_cell, torch.relu), False, torch.rnn_relu),
+    torch.lstm: lstm,
+    torch.gru: gru,
+    torch.rnn_tanh: rnn_tanh,
+    torch.rnn_relu: rnn_relu,
 }

@@ -7,6 +7,7 @@ negative; one beyond them, for which that sample alone would be an error, is tak
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import sympy
 import torch
@@ -23,7 +24,14 @@ from dpgraph.provenance.rules.positions import is_bounded
 __all__ = ["bound_offsets"]
 
 aten = torch.ops.aten
-PICKING = {aten.index.Tensor, aten._unsafe_index.Tensor, aten.index_put.default}
+AT_INDICES = {aten.index.Tensor, aten._unsafe_index.Tensor, aten.index_put.default}
+ALONG_AN_AXIS = {
+    aten.gather.default,
+    aten.scatter.src,
+    aten.scatter.value,
+    aten.scatter_add.default,
+    aten.scatter_reduce.two,
+}
 
 
 def bound_offsets(joint: JointGraph, provenance: Mapping[Node, Results]) -> JointGraph:
@@ -33,30 +41,40 @@ def bound_offsets(joint: JointGraph, provenance: Mapping[Node, Results]) -> Join
         return joint
     new = joint.copy()
     bounded: dict[str, Node] = {}
-    for name, dim, found in places:
+    for name, dim, place, found in places:
         node = new.nodes[name]
-        rows, indices = node.args[0], list(node.args[1])  # type: ignore[arg-type]
-        place = indices[dim]
-        assert isinstance(rows, Node) and isinstance(place, Node)
-        if place.name not in bounded:
-            bounded[place.name], *_ = splice(new.graph, _within(found, dim), [place, rows, new.nodes[joint.probe]])
-        indices[dim] = bounded[place.name]
-        node.update_arg(1, indices)
+        rows = node.args[0]
+        assert isinstance(rows, Node)
+        if place not in bounded:
+            bounded[place], *_ = splice(
+                new.graph, _within(found, dim), [new.nodes[place], rows, new.nodes[joint.probe]]
+            )
+        node.replace_input_with(new.nodes[place], bounded[place])
     return new
 
 
-def _unbounded(joint: JointGraph, provenance: Mapping[Node, Results]) -> Iterator[tuple[str, int, SamplePosition]]:
-    """Nodes that pick rows at stride * b + r with nothing known of r, with the axis, of B * stride rows."""
+def _unbounded(joint: JointGraph, provenance: Mapping[Node, Results]) -> Iterator[tuple[str, int, str, SamplePosition]]:
+    """Ops on rows at places stride * b + r with nothing known of r, with the axis of the B * stride rows."""
     for node in joint.graph.nodes:
-        if node.target not in PICKING:
-            continue
-        for dim, place in enumerate(node.args[1]):
-            found = provenance.get(place) if place is not None else None
+        for dim, place in _picks(node):
+            found = provenance[place]
             if not isinstance(found, SamplePosition) or is_bounded(found) or found.outer != 1:
                 continue
             num_rows = size_of(node.args[0].meta["val"].shape[dim], joint.batch_symbol)
             if sympy.expand(num_rows - joint.batch_symbol * found.stride) == 0:
-                yield node.name, dim, found
+                yield node.name, dim, place.name, found
+
+
+def _picks(node: Node) -> Iterator[tuple[int, Node]]:
+    """Where an op reads or writes rows of its first operand: along which axis, at which places."""
+    rows: Any = node.args[0] if node.args else None
+    if node.target in AT_INDICES:
+        indices: Any = node.args[1]
+        yield from ((dim, place) for dim, place in enumerate(indices) if place is not None)
+    elif node.target in ALONG_AN_AXIS and rows.meta["val"].ndim > 0:
+        dim, place = node.args[1:3]
+        assert isinstance(dim, int) and isinstance(place, Node)
+        yield dim % rows.meta["val"].ndim, place
 
 
 def _within(found: SamplePosition, dim: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

@@ -18,6 +18,7 @@ from dpgraph.passes.insert_materialised import insert_materialised
 from dpgraph.passes.insert_norms import insert_norms
 from dpgraph.passes.insert_per_sample_gradients import insert_per_sample_gradients
 from dpgraph.passes.insert_weighted_sums import insert_weighted_sums
+from dpgraph.passes.keep_groups_whole import keep_groups_whole
 from dpgraph.passes.prune import prune
 from dpgraph.passes.share_sizes import share_sizes
 from dpgraph.plan_forms import Plan, plan_materialised
@@ -99,6 +100,7 @@ def rewrite(
     pruned = prune(with_shared_sizes, trained)
     with_copied_inputs = copy_written_inputs(pruned)
     with_copied_bases = copy_bases_of_writes(with_copied_inputs)
+    with_whole_groups = keep_groups_whole(with_copied_bases)
     stages = {
         "captured": captured,
         "guard_matrices": guarded,
@@ -112,6 +114,7 @@ def rewrite(
         "prune": pruned,
         "copy_written_inputs": with_copied_inputs,
         "copy_bases_of_writes": with_copied_bases,
+        "keep_groups_whole": with_whole_groups,
     }
     forms = {name: tuple(type(form).__name__ for form in gradient.forms) for name, gradient in gradients.items()}
     return Rewriting(

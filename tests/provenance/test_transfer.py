@@ -13,6 +13,7 @@ from torch.fx import Node
 
 from dpgraph.provenance.lattice import PerSample, Provenance, Refused, SamplePosition, Shared, SummedOverSamples
 from tests.provenance.analysed import B, Input, analyse, samples, shared
+from tests.provenance.flat_rows import FLAT
 from tests.provenance.indexing import INDEXING
 from tests.provenance.matrices import MATRICES
 from tests.provenance.program import Program, program
@@ -312,6 +313,7 @@ PROGRAMS = [
         samples(B, 2),
         shared(2, integers=T),
     ),
+    *FLAT,
     *INDEXING,
     *MATRICES,
     *ROWS,

@@ -1,6 +1,6 @@
 """All pairs of a program that mixes samples and a twin that does nearly the same and is sound."""
 
-from tests.soundness import memory, numbers, orders, places, products, statistics, training_code
+from tests.soundness import memory, numbers, orders, places, products, public_code, statistics, training_code
 from tests.soundness.pair import PAIRS, Pair, Program
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "orders",
     "places",
     "products",
+    "public_code",
     "statistics",
     "training_code",
 ]

@@ -63,10 +63,31 @@ MUTANTS = (
     ),
     guard(
         "a kernel that depends on the samples",
-        "provenance/rules/batched.py",
-        "if not isinstance(step.of(weight), Shared) or not isinstance(step.of(step.args[2]), Shared):",
+        "provenance/rules/convolutions.py",
+        "if shared or not _groups_apart(step, image, kernel, step.args[8]):",
         "if False:",
         "a_kernel_that_depends_on_the_samples_is_refused",
+    ),
+    guard(
+        "offsets into the flattened batch",
+        "provenance/rules/positions.py",
+        "return is_bounded(position) and may_be_own_rows(found, position)",
+        "return may_be_own_rows(found, position)",
+        "the_claim_is_as_expected_and_true",
+    ),
+    guard(
+        "other numbers beside positions",
+        "provenance/rules/parts.py",
+        'return step.mixed("puts other numbers beside the position of a sample in the batch")',
+        "return found",
+        "programs_that_mix_samples_are_refused",
+    ),
+    guard(
+        "blocks of the batch",
+        "provenance/rules/parts.py",
+        "if outer is None or (start != 0 and quotient(start, block) is None):",
+        "if outer is None:",
+        "programs_that_mix_samples_are_refused",
     ),
     guard(
         "pooling of an image without a batch",

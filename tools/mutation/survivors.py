@@ -136,9 +136,9 @@ ACCEPTED: tuple[Accepted, ...] = (
         "A second guard: samples on the axis of channels make the kernel one of theirs, which is refused first.",
         (
             (
-                "dpgraph/provenance/rules/batched.py",
-                "convolution_backward",
-                "found = _leading(step, [grad, image], num_leading=1)",
+                "dpgraph/provenance/rules/convolutions.py",
+                "_images_apart",
+                "if isinstance(found, PerSample) and found.axis >= 1:",
                 "`1` → `2`",
             ),
         ),

@@ -87,7 +87,9 @@ def _index_samples(step: Step, operand: Node, indices: list[Node | None]) -> Pro
 
 def _foreign_rows(step: Step, found: PerSample, position: SamplePosition) -> Refused:
     if may_be_own_rows(found, position):
-        return step.mixed("picks rows at offsets that may lie outside a sample's own rows")
+        return step.unshown(
+            "picks rows at offsets that may lie outside a sample's own rows", "clamp them: offsets.clamp(0, T - 1)"
+        )
     return step.mixed("uses the position of a sample in the batch as data")
 
 
@@ -192,9 +194,9 @@ def _put_in_own_rows(step: Step, found: Shared | PerSample, position: SamplePosi
     """Values written at positions along axis `dim`, which by that has B * stride places."""
     rows = PerSample(dim, inner=position.stride)
     met = rows if isinstance(found, Shared) else meet(found, rows)
-    if met is None or not own_rows(met, position):
-        return _foreign_rows(step, rows if met is None else met, position)
-    return met
+    if met is None:
+        return step.mixed("writes to places of other samples")
+    return met if own_rows(met, position) else _foreign_rows(step, met, position)
 
 
 def _written_samples(step: Step, operand: Node, indices: list[Node | None], values: Node) -> Iterator[PerSample]:
@@ -218,9 +220,11 @@ def _all_shared(step: Step, indices: list[Node | None]) -> bool:
 def gather(step: Step) -> Provenance:
     """(operand, dim, index): element i of the result reads operand at i, with the index along `dim`."""
     operand, dim, where = step.args[:3]
-    found = step.of(operand)
+    found, position = step.of(operand), step.of(where)
     if isinstance(found, PerSample) and found.axis == dim % len(step.shape(operand)):
-        return step.mixed("picks samples out of the batch")
+        if not isinstance(position, SamplePosition) or position.axis != found.axis:
+            return step.mixed("picks samples out of the batch")
+        return position.layout if own_rows(found, position) else _foreign_rows(step, found, position)
     return step.agreed([operand, where])
 
 
@@ -235,6 +239,9 @@ def scatter(step: Step) -> Provenance:
         parts = all(isinstance(step.of(x), SummedOverSamples) or is_zero(x) for x in (operand, source))
         linear = parts and isinstance(step.of(where), Shared) and step.node.target in LINEAR_SCATTERS
         return sums[0] if linear else step.mixed("writes it at places that depend on samples")
+    position = step.of(where)
+    if isinstance(position, SamplePosition):
+        return _scatter_in_own_rows(step, found, position, axis, step.of(source))
     written = step.agreed([where, source])
     if isinstance(written, Refused):
         return written
@@ -245,6 +252,16 @@ def scatter(step: Step) -> Provenance:
         sums_up = step.node.target is aten.scatter_add.default and is_zero(operand)
         return SummedOverSamples(step.node) if sums_up else step.mixed("writes to places that several samples share")
     return step.agreed([operand, where, source])
+
+
+def _scatter_in_own_rows(
+    step: Step, found: Provenance, position: SamplePosition, axis: int, source: Provenance
+) -> Provenance:
+    """Elements written at positions along `axis`, each with the number at its own place."""
+    if position.axis != axis or not isinstance(found, (Shared, PerSample)):
+        return step.mixed("uses the position of a sample in the batch as data")
+    own = isinstance(source, Shared) or (isinstance(source, PerSample) and meet(position.layout, source) is not None)
+    return _put_in_own_rows(step, found, position, axis) if own else step.mixed("writes to places of other samples")
 
 
 LINEAR_SCATTERS = {aten.scatter.src, aten.scatter.value, aten.scatter_add.default}

@@ -113,6 +113,12 @@ def cat(step: Step) -> Provenance:
         whole = [n for n in blocks if n is not None]
         if len(whole) == len(parts):
             return PerSample(dim, sympy.Add(*whole), min(inner))
+    if len(agreed) == len(found):
+        return step.unshown(
+            "joins values in which the samples follow one another in different ways",
+            "join them along another axis, with as many of each sample (x[:, None] beside [B, T, d]), or compute on "
+            "them one after the other",
+        )
     return step.mixed("joins samples with values that belong to none, which shifts them")
 
 
