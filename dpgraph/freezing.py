@@ -15,16 +15,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 __all__ = ["Freezing", "find_freezing", "required_by_author", "set_requires_grad"]
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """A flag that is not its author's any more."""
-
-    authored: bool
-    now: bool
-
-
-# By parameter; entries go with it.
-CHANGED: MutableMapping[nn.Parameter, Changed] = WeakTensorKeyDictionary()
+# The author's flag of each parameter that got the other one here; entries go with their parameter.
+CHANGED: MutableMapping[nn.Parameter, bool] = WeakTensorKeyDictionary()
 
 
 def required_by_author(parameter: nn.Parameter) -> bool:
@@ -32,10 +24,8 @@ def required_by_author(parameter: nn.Parameter) -> bool:
 
     Setting a flag to the value that dpgraph gave it cannot be seen.
     """
-    changed = CHANGED.get(parameter)
-    if changed is None or changed.now != parameter.requires_grad:
-        return parameter.requires_grad
-    return changed.authored
+    # a flag that was set back by somebody else is the author's again, since there are but two
+    return CHANGED.get(parameter, parameter.requires_grad)
 
 
 def set_requires_grad(parameter: nn.Parameter, flag: bool, *, authored: bool | None = None) -> None:
@@ -45,7 +35,7 @@ def set_requires_grad(parameter: nn.Parameter, flag: bool, *, authored: bool | N
     if flag == authored:
         CHANGED.pop(parameter, None)
     else:
-        CHANGED[parameter] = Changed(authored, flag)
+        CHANGED[parameter] = authored
 
 
 @dataclass(frozen=True, slots=True)
