@@ -1,4 +1,8 @@
-"""Many functions of tensors as one graph of Inductor's, as the passes put them into a backward: B is a symbol."""
+"""Many functions of tensors as one graph of Inductor's, as the passes put them into a backward.
+
+They are traced as passes trace them, with a symbol for B, and compiled as the halves of a joint graph are: nothing
+decomposes them once more.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, trace
+from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, lowering, trace
 
 __all__ = ["compile_together"]
 
@@ -38,8 +42,11 @@ def compile_together(calls: Sequence[Call], num_samples: int) -> list[list[Tenso
             torch._dynamo.mark_dynamic(x, 0)
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)  # constants of the cases
     with mode:
-        graph = trace(whole, [mode.from_tensor(x) for x in inputs])
-    results = torch.compile(graph, backend="inductor", fullgraph=True)(*inputs)
+        graph = trace(whole, fakes := [mode.from_tensor(x) for x in inputs])
+    lowering._run_whole()
+    with lowering._inside_inductor(fakes):
+        compiled = lowering._compile_half(graph, fakes)
+    results = compiled(inputs)
     return [list(own) for own in _split(results, counts)]
 
 

@@ -109,11 +109,11 @@ def laws_of_convolutions() -> Iterator[Law]:
 def law_of_gradient_rule(c: Case) -> Law:
     leaves, spec = tree_flatten(c.args)
     stacked = [isinstance(x, PerSampleTensor) for x in leaves]
-    given = [isinstance(x, (PerSampleTensor, Tensor)) for x in leaves]
+    given = [own or (isinstance(x, Tensor) and not is_zero(x)) for x, own in zip(leaves, stacked, strict=True)]
 
     def function(w: Tensor, *values: Tensor) -> list[Tensor]:
         left = iter(values)
-        put = [next(left) if of_call else x for x, of_call in zip(leaves, given, strict=True)]
+        put = [next(left) if of_call else made_inside(x) for x, of_call in zip(leaves, given, strict=True)]
         args = tree_unflatten([PerSampleTensor(x) if own else x for x, own in zip(put, stacked, strict=True)], spec)
         results = evaluate(GRADIENT_RULES[c.op], args, c.kwargs, c.op)
         return [y for form in results if form is not None for y in all_of(form, w)]
@@ -127,6 +127,15 @@ def law_of_gradient_rule(c: Case) -> Law:
     expected = [y for several in samples for y in all_of_materialised(torch.stack(several))]
     tensors = [x.stack if own else x for x, own, of_call in zip(leaves, stacked, given, strict=True) if of_call]
     return Law(f"{c.op} {[list(x.shape) for x in tensors]}", function, [WEIGHTS, *tensors], expected)
+
+
+def is_zero(x: Tensor) -> bool:
+    return x.is_floating_point() and not x.any()
+
+
+def made_inside(x: Any) -> Any:
+    """Zeros to write into are made in the graph, where Inductor may write into them in place; inputs it leaves alone."""
+    return torch.zeros(x.shape, dtype=x.dtype) if isinstance(x, Tensor) else x
 
 
 def law_of_linear_rule(c: LinearCase, gradient: Gradient) -> Law:
