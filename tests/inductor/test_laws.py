@@ -134,7 +134,7 @@ def is_zero(x: Tensor) -> bool:
 
 
 def made_inside(x: Any) -> Any:
-    """Zeros to write into are made in the graph, where Inductor may write into them in place; inputs it leaves alone."""
+    """Zeros to write into are made in the graph, where Inductor may write in place; inputs it leaves alone."""
     return torch.zeros(x.shape, dtype=x.dtype) if isinstance(x, Tensor) else x
 
 

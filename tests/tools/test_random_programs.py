@@ -109,6 +109,14 @@ def test_what_goes_together_through_inductor():
 
 @pytest.mark.inductor
 @pytest.mark.slow
+def test_a_sample_through_inductor():
+    together = max(random_programs.pack([*enumerate(draw_cases(150, 0))], "inductor"), key=len)
+    assert len(together) >= 8
+    assert {o.verdict for o in random_programs.check(together, "inductor")} == {Verdict.exact}
+
+
+@pytest.mark.inductor
+@pytest.mark.slow
 def test_programs_of_one_graph_have_verdicts_of_their_own(monkeypatch):
     right = Dense.weighted_sum
     monkeypatch.setattr(Dense, "weighted_sum", lambda form, w: right(form, w) * (1 + (form.g.shape[1] == 3)))
