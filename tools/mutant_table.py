@@ -4,6 +4,7 @@ from tools.mutation import (
     guards_of_analysis,
     guards_of_deliveries,
     guards_of_gradients,
+    guards_of_inductor,
     guards_of_mechanism,
     guards_of_numbers,
     guards_of_surroundings,
@@ -13,10 +14,11 @@ from tools.mutation.guard import Mutant
 __all__ = ["MUTANTS", "Mutant"]
 
 MUTANTS = (
-    guards_of_gradients.MUTANTS
-    + guards_of_mechanism.MUTANTS
-    + guards_of_analysis.MUTANTS
-    + guards_of_surroundings.MUTANTS
-    + guards_of_deliveries.MUTANTS
-    + guards_of_numbers.MUTANTS
+    *guards_of_gradients.MUTANTS,
+    *guards_of_mechanism.MUTANTS,
+    *guards_of_analysis.MUTANTS,
+    *guards_of_surroundings.MUTANTS,
+    *guards_of_deliveries.MUTANTS,
+    *guards_of_numbers.MUTANTS,
+    *guards_of_inductor.MUTANTS,
 )

@@ -2,6 +2,11 @@
 
     python -m tools.random_programs --programs 5000 --jobs 2 --seed 0
     python -m tools.random_programs --seed 0 --only 137      one of them again, with its traceback
+    python -m tools.random_programs --programs 500 --backend inductor --log inductor.jsonl
+
+Through Inductor, whose compilations take seconds each, many sound programs are compiled as one graph; planted ones
+never come that far, and go by themselves. With `--log` each outcome is written down at once, and what stands there
+already is not checked again: a run that was stopped goes on.
 
 The grammar is that of tests/programs. A program without a planted step must agree with a loop over its samples; one
 into which a step was planted that mixes samples must be refused as unsound. The draws depend on the seed alone, never
@@ -12,17 +17,20 @@ Exit status 1 if a program disagreed, was accepted though it mixes, or was refus
 """
 
 import argparse
+import json
 import sys
 import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
@@ -30,14 +38,17 @@ from hypothesis import seed as with_seed
 from rich.console import Console
 from rich.table import Table
 
-from dpgraph import DPGraphError
-from tests.programs.check import Case, cases, check_case
+from dpgraph import CompileOptions, DPGraphError
+from tests.programs.check import Case, cases, check_case, small_case
 from tests.programs.grammar import ImageProgram
+from tests.programs.together import measure_together
 
-__all__ = ["Outcome", "Verdict", "check", "check_all", "draw_cases", "main"]
+__all__ = ["Outcome", "Verdict", "check", "check_all", "draw_cases", "main", "pack"]
 
 PROGRAMS_PER_WORKER = 100
 PROGRAMS_PER_DRAW = 500
+# One graph of more would be no cheaper for each, and dearer if one of them fails.
+PROGRAMS_TOGETHER = 24
 SECONDS_BETWEEN_REPORTS = 60
 
 
@@ -66,6 +77,10 @@ class Outcome:
     error: float
     detail: str
     seconds: float
+
+
+Numbered = tuple[int, Case]
+Pack = tuple[Numbered, ...]
 
 
 def draw_cases(num_programs: int, seed: int) -> Iterator[Case]:
@@ -99,49 +114,85 @@ def _draw_block(seed: int) -> list[Case]:
     return drawn
 
 
-def check(numbered: tuple[int, Case]) -> Outcome:
-    """What becomes of one program."""
-    index, case = numbered
+def pack(drawn: Sequence[Numbered], backend: str) -> list[Pack]:
+    """What is checked by one task: through Inductor sound programs that may be one graph, and else one program."""
+    if backend == "eager":
+        return [(numbered,) for numbered in drawn]
+    packs: list[Pack] = [(numbered,) for numbered in drawn if numbered[1].program.mixes is not None]
+    alike: dict[object, list[Numbered]] = {}
+    for index, case in drawn:
+        if case.program.mixes is None:
+            key = case.clipping, small_case(case).num_samples
+            alike.setdefault(key, []).append((index, case))
+    for several in alike.values():
+        packs += [tuple(several[i : i + PROGRAMS_TOGETHER]) for i in range(0, len(several), PROGRAMS_TOGETHER)]
+    return packs
+
+
+def check(programs: Pack, backend: str = "eager") -> list[Outcome]:
+    """What becomes of the programs of a pack."""
     torch.set_num_threads(1)
     start = time.perf_counter()
-    error, detail = 0.0, ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            found = check_case(case)
-        except AssertionError as failure:
-            verdict = Verdict.accepted if case.program.mixes is not None else Verdict.disagrees
-            detail = f"{failure}"
-        except DPGraphError as failure:
-            verdict = Verdict.refused_sound if case.program.mixes is None else Verdict.refused_otherwise
-            detail = f"{type(failure).__name__}: {failure}"
-        except Exception:  # noqa: BLE001  a crash is a failure of this program, and no reason to leave the others
-            verdict, detail = Verdict.crashed, traceback.format_exc(limit=-5)
-        else:
-            verdict, error = (Verdict.refused, 0.0) if found is None else (Verdict.exact, found)
-    return Outcome(index, case, verdict, error, detail, time.perf_counter() - start)
+        found = _found([case for _, case in programs], CompileOptions(backend))
+    seconds = (time.perf_counter() - start) / len(programs)
+    return [Outcome(index, case, *_verdict(case, e), seconds) for (index, case), e in zip(programs, found, strict=True)]
 
 
-def check_all(drawn: Sequence[tuple[int, Case]], jobs: int) -> Iterator[Outcome]:
-    """Outcomes in the order of the draws; in this process if there is one job and few programs."""
-    if jobs == 1 and len(drawn) <= PROGRAMS_PER_WORKER:
-        yield from map(check, drawn)
+def _found(several: Sequence[Case], options: CompileOptions) -> list[float | Exception | None]:
+    """For each the largest error, None if it was refused as it has to be, or what was raised."""
+    try:
+        if len(several) == 1:
+            return [check_case(several[0], options)]
+        return [*measure_together([small_case(c) for c in several], clipping=several[0].clipping, options=options)]
+    except Exception as error:  # noqa: BLE001  a crash is a failure of this program, and no reason to leave the others
+        return [error for _ in several]
+
+
+def _verdict(case: Case, found: float | Exception | None) -> tuple[Verdict, float, str]:
+    """The verdict, the error of an exact program, and why it failed."""
+    planted = case.program.mixes is not None
+    match found:
+        case AssertionError():
+            return (Verdict.accepted if planted else Verdict.disagrees), 0.0, str(found)
+        case DPGraphError():
+            verdict = Verdict.refused_otherwise if planted else Verdict.refused_sound
+            return verdict, 0.0, f"{type(found).__name__}: {found}"
+        case Exception():
+            return Verdict.crashed, 0.0, "".join(traceback.format_exception(found, limit=-5))
+        case None:
+            return Verdict.refused, 0.0, ""
+    return Verdict.exact, found, ""
+
+
+def check_all(packs: Sequence[Pack], jobs: int, backend: str = "eager") -> Iterator[Outcome]:
+    """Outcomes in the order of the packs; in this process if there is one job and few programs."""
+    work: Callable[[Pack], list[Outcome]] = partial(check, backend=backend)
+    if jobs == 1 and sum(map(len, packs)) <= PROGRAMS_PER_WORKER:
+        for several in packs:
+            yield from work(several)
         return
-    left = list(drawn)
+    left = list(packs)
     while left:
         # New pools instead of `max_tasks_per_child`, with which Python 3.11 can wait for ever.
         done = 0
         try:
             with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-                for outcome in pool.map(check, left[: jobs * PROGRAMS_PER_WORKER]):
+                for outcomes in pool.map(work, _first(left, jobs * PROGRAMS_PER_WORKER)):
                     done += 1
-                    yield outcome
+                    yield from outcomes
         except BrokenProcessPool:
-            index, case = left[done]
-            done += 1
             detail = "a process died, of this program or of one that ran at the same time"
-            yield Outcome(index, case, Verdict.crashed, 0.0, detail, 0.0)
+            yield from (Outcome(i, case, Verdict.crashed, 0.0, detail, 0.0) for i, case in left[done])
+            done += 1
         left = left[done:]
+
+
+def _first(packs: Sequence[Pack], num_programs: int) -> list[Pack]:
+    """The first packs, of about so many programs, and at least one."""
+    counts = [sum(map(len, packs[:i])) for i in range(len(packs))]
+    return [several for several, before in zip(packs, counts, strict=True) if before < num_programs]
 
 
 def kind(case: Case) -> str:
@@ -165,6 +216,26 @@ def summary(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
+def read_log(log: Path | None, key: Sequence[object], drawn: Sequence[Numbered]) -> list[Outcome]:
+    """Outcomes of an earlier run with the same key, which says of what."""
+    if log is None or not log.exists():
+        return []
+    cases_by_index = dict(drawn)
+    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    return [
+        Outcome(x["index"], cases_by_index[x["index"]], Verdict(x["verdict"]), x["error"], x["detail"], x["seconds"])
+        for x in lines
+        if x["of"] == list(key) and x["index"] in cases_by_index
+    ]
+
+
+def write_log(log: Path, key: Sequence[object], o: Outcome) -> None:
+    """Append one outcome."""
+    line = {"of": list(key), "index": o.index, "verdict": o.verdict.value, "error": o.error, "seconds": o.seconds}
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line | {"detail": o.detail}) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw and check; the exit status."""
     parser = argparse.ArgumentParser(description="draw random programs and hold each to what is known of it")
@@ -172,6 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes at the same time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="check the program at this place alone")
+    parser.add_argument("--backend", choices=["eager", "inductor"], default="eager")
+    parser.add_argument("--log", type=Path, help="file of outcomes to go on with, and to add to")
     options = parser.parse_args(arguments)
     # Wide, so that a table in a log is whole.
     console = Console(width=max(Console().width, 160), highlight=False)
@@ -179,12 +252,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     drawn = list(enumerate(draw_cases(last, options.seed)))[options.only :]
     planted = sum(case.program.mixes is not None for _, case in drawn)
     console.print(f"{len(drawn)} programs drawn with seed {options.seed}, {planted} of them with a step that mixes")
+    key = (options.seed, options.backend)
+    outcomes = read_log(options.log, key, drawn)
+    known = {o.index for o in outcomes}
+    packs = pack([numbered for numbered in drawn if numbered[0] not in known], options.backend)
     start = reported = time.perf_counter()
-    outcomes: list[Outcome] = []
-    for outcome in check_all(drawn, options.jobs):
+    for outcome in check_all(packs, options.jobs, options.backend):
         outcomes.append(outcome)
+        if options.log is not None:
+            write_log(options.log, key, outcome)
         if outcome.verdict not in PASSED:
             again = f"python -m tools.random_programs --seed {options.seed} --only {outcome.index}"
+            again += f" --backend {options.backend}" if options.backend != "eager" else ""
             console.print(
                 f"\n{outcome.verdict.value}: {again}\n{outcome.case!r}\n{outcome.detail}\n",
                 markup=False,

@@ -110,11 +110,11 @@ def test_a_convolution_without_groups_has_a_ghost_norm(groups: int, products: ty
     torch.testing.assert_close(form.products().norm_sq(), form.materialise().square().sum((1, 2, 3)))
 
 
-def transformed(geometry: Geometry) -> Convolved:
+def transformed(geometry: Geometry, batch: int = 4) -> Convolved:
     """Of a convolution, or a transposed one, of images [C, 6, 5] by three channels each way."""
-    image, weight = torch.randn(4, 2, 3, 6, 5).double(), torch.randn(3, 3, 2, 3).double()
+    image, weight = torch.randn(batch, 2, 3, 6, 5).double(), torch.randn(3, 3, 2, 3).double()
     out = torch.convolution(image.flatten(0, 1), weight, None, *geometry_arguments(geometry))
-    return Convolved(torch.randn_like(out).unflatten(0, (4, 2)), image, weight, geometry)
+    return Convolved(torch.randn_like(out).unflatten(0, (batch, 2)), image, weight, geometry)
 
 
 def geometry_arguments(g: Geometry) -> tuple[Any, ...]:

@@ -101,7 +101,7 @@ def gradient_cases(batch: int, t: int, p: int, d: int) -> list[Case]:
         *convolutions,
         of_shared(convolutions[0], 0),
         of_shared(convolutions[-1], 1),
-        convolution_case(2, 1, 2, False, 1, [True, False, True]),
+        convolution_case(max(batch, 1), 1, 2, False, 1, [True, False, True]),
     ]
 
 
@@ -238,15 +238,15 @@ def scaled(gradient: Gradient, c: float) -> Gradient:
     return tuple(form.scaled(c) for form in gradient)
 
 
-def gradients_of(shape: tuple[int, ...]) -> list[Gradient]:
+def gradients_of(shape: tuple[int, ...], batch: int = 3) -> list[Gradient]:
     """A gradient of each form that can have the shape, and sums of them."""
-    dense = Dense(randn(3, *shape))
+    dense = Dense(randn(batch, *shape))
     if len(shape) != 2:
         return [(dense,)]
     p, d = shape
-    outer = Outer(randn(3, 5, p), randn(3, 5, d))
-    seen = Outer(randn(3, 5, p * d), randn(3, 5, 1)).seen_as(shape)
-    rows = Rows(torch.randint(p, (3, 5)), randn(3, 5, d), p)
+    outer = Outer(randn(batch, 5, p), randn(batch, 5, d))
+    seen = Outer(randn(batch, 5, p * d), randn(batch, 5, 1)).seen_as(shape)
+    rows = Rows(torch.randint(p, (batch, 5)), randn(batch, 5, d), p)
     return [(dense,), (outer,), (seen,), (rows,), (outer, outer), (rows, outer), (dense, dense)]
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 from hypothesis import strategies as st
 
-from dpgraph import UnsoundProgramError, dp_compile
+from dpgraph import CompileOptions, UnsoundProgramError, dp_compile
 from tests.programs.exact import EAGER, measure_exactness, squares
 from tests.programs.grammar import Program, programs
+from tests.programs.together import SmallCase
 
-__all__ = ["Case", "cases", "check_case"]
+__all__ = ["Case", "cases", "check_case", "small_case"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def cases(draw: st.DrawFn, of: st.SearchStrategy[Program] | None = None) -> Case
     return Case(program, mode, clipping, grouping, draw(st.sampled_from([0, 0, 1, 2])))
 
 
-def check_case(case: Case) -> float | None:
+def check_case(case: Case, options: CompileOptions = EAGER) -> float | None:
     """The largest relative error of a sound program; None for one that mixes and was refused.
 
     Raises:
@@ -46,7 +47,7 @@ def check_case(case: Case) -> float | None:
     """
     torch._dynamo.reset()
     model, x = case.program.build()
-    mechanism = {"mode": case.mode, "clipping": case.clipping, "grouping": case.grouping}
+    mechanism = {"mode": case.mode, "clipping": case.clipping, "grouping": case.grouping, "options": options}
     if case.program.mixes is None:
         module, error = measure_exactness(model, x, **mechanism)
         other = case.program.longer(x, case.longer)
@@ -54,7 +55,15 @@ def check_case(case: Case) -> float | None:
             return error
         return max(error, measure_exactness(model, other, module=module, **mechanism)[1])
     try:
-        squares(dp_compile(model, options=EAGER, **mechanism)(x)).sum().backward()
+        squares(dp_compile(model, **mechanism)(x)).sum().backward()
     except UnsoundProgramError:
         return None
     raise AssertionError(f"accepted, though {case.program.mixes} mixes samples")
+
+
+def small_case(case: Case) -> SmallCase:
+    """A sound program, to be compiled together with others of its clipping function."""
+    model, x = case.program.build()
+    other = case.program.longer(x, case.longer)
+    calls = ((x,),) if other is None else ((x,), (other,))
+    return SmallCase(repr(case), model, calls, case.mode, case.grouping)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from dpgraph import CompileOptions, DPModule, dp_compile
-from tests.oracle import group_names, per_sample_gradients
+from tests.oracle import PerSampleGradients, group_names, per_sample_gradients
 from tests.oracle.comparison import relative_errors
 
-__all__ = ["EAGER", "check_exact", "measure_exactness", "squares"]
+__all__ = ["EAGER", "INDUCTOR", "check_exact", "compare", "in_plain_layout", "measure_exactness", "squares"]
 
-EAGER = CompileOptions(backend="eager")
+EAGER, INDUCTOR = CompileOptions(backend="eager"), CompileOptions(backend="inductor")
 
 LossOf = Callable[[Tensor], Tensor]
 
@@ -74,7 +74,7 @@ def measure_exactness(
             options=options,
             **arguments,
         )
-    twin = _in_plain_layout(copy.deepcopy(model).double())
+    twin = in_plain_layout(copy.deepcopy(model).double())
     for p in model.parameters():
         p.grad = None
     outputs = module(*args).movedim(output_axis, 0)
@@ -88,23 +88,43 @@ def measure_exactness(
         return loss(oracle(*alone).movedim(output_axis, 0)).sum()
 
     samples = per_sample_gradients(twin, loss_of, num_samples)
+    return module, compare(model, module.grad_norms, samples, grouping, clipping, max_grad_norm, tolerance)
+
+
+def compare(
+    model: nn.Module,
+    grad_norms: Tensor,
+    samples: PerSampleGradients,
+    grouping: str,
+    clipping: str,
+    max_grad_norm: float,
+    tolerance: float = 1e-10,
+) -> float:
+    """The largest relative error of the gradients that a model has against those of the loop.
+
+    Args:
+        model: after the backward.
+        grad_norms: norms [B] or [B, K] that dpgraph reports.
+        samples: the gradients of each sample.
+        grouping, clipping, max_grad_norm: the mechanism.
+        tolerance: of gradients and norms.
+    """
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     missing = [name for name in trained if model.get_parameter(name).grad is None]
     assert trained
     assert not missing, f"no gradient: {missing}"
     assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
     groups = group_names(trained, grouping)
-    norms = samples.norms(groups)
-    _check_norms(module.grad_norms, norms, tolerance)
+    _check_norms(grad_norms, samples.norms(groups), tolerance)
     found = {name: model.get_parameter(name).grad for name in trained}
     how = (groups, clipping, max_grad_norm)
     errors = relative_errors(found, samples.clipped_sum(*how), whole_of=samples.whole_norms(*how))
     wrong = {name: error for name, error in errors.items() if not error <= tolerance}
     assert not wrong, wrong
-    return module, max(errors.values())
+    return max(errors.values())
 
 
-def _in_plain_layout(model: nn.Module) -> nn.Module:
+def in_plain_layout(model: nn.Module) -> nn.Module:
     """Torch gives wrong gradients of single images in channels-last layout, of a convolution with groups for one."""
     for p in model.parameters():
         p.data = p.data.contiguous()

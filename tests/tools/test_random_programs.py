@@ -35,7 +35,7 @@ def test_processes_come_and_go_and_no_program_is_lost(monkeypatch):
     """Programs that cannot be built fail at once, whatever process they are in."""
     monkeypatch.setattr(random_programs, "PROGRAMS_PER_WORKER", 2)
     numbered = [(i, Case(SequenceProgram(2, 2, 2, (f"no such step {i}",)))) for i in range(3)]
-    outcomes = list(random_programs.check_all(numbered, jobs=1))
+    outcomes = list(random_programs.check_all([(program,) for program in numbered], jobs=1))
     assert [(o.index, o.case) for o in outcomes] == numbered
     assert {o.verdict for o in outcomes} == {Verdict.crashed}
 
@@ -73,9 +73,58 @@ def test_a_wrong_gradient_is_a_failure(monkeypatch, capsys):
 @pytest.mark.usefixtures("two_programs")
 def test_an_accepted_unsound_program_is_a_failure(monkeypatch, capsys):
     unplanted = Case(SequenceProgram(2, 2, 2, ("linear",), mixes="linear"))
-    monkeypatch.setattr(random_programs, "check_case", lambda case: check_case(unplanted))
+    monkeypatch.setattr(random_programs, "check_case", lambda case, options: check_case(unplanted, options))
     assert main([]) == 1
     assert Verdict.accepted.value in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("two_programs")
+def test_a_run_that_was_stopped_goes_on(monkeypatch, tmp_path, capsys):
+    log = tmp_path / "log.jsonl"
+    assert main(["--programs", "2", "--log", str(log)]) == 0
+    lines = log.read_text("utf-8").splitlines()
+    assert len(lines) == 2
+    log.write_text(lines[0] + "\n", "utf-8")
+    checked = []
+    monkeypatch.setattr(random_programs, "check_case", lambda case, options: checked.append(case))
+    assert main(["--programs", "2", "--log", str(log)]) == 0
+    assert checked == [PLANTED]
+    assert len(log.read_text("utf-8").splitlines()) == 2
+    checked.clear()
+    assert main(["--programs", "2", "--log", str(log), "--seed", "9"]) == 0
+    assert checked == [SOUND, PLANTED]
+
+
+def test_what_goes_together_through_inductor():
+    drawn = list(enumerate(draw_cases(120, 0)))
+    packs = random_programs.pack(drawn, "inductor")
+    assert sorted(i for several in packs for i, _ in several) == list(range(120))
+    for several in packs:
+        assert len(several) == 1 or all(case.program.mixes is None for _, case in several)
+        assert len({(case.clipping, case.program.batch) for _, case in several}) == 1
+        assert len(several) <= random_programs.PROGRAMS_TOGETHER
+    assert len(packs) < 80
+    assert random_programs.pack(drawn, "eager") == [(numbered,) for numbered in drawn]
+
+
+@pytest.mark.inductor
+@pytest.mark.slow
+def test_a_sample_through_inductor():
+    together = max(random_programs.pack([*enumerate(draw_cases(150, 0))], "inductor"), key=len)
+    assert len(together) >= 8
+    assert {o.verdict for o in random_programs.check(together, "inductor")} == {Verdict.exact}
+
+
+@pytest.mark.inductor
+@pytest.mark.slow
+def test_programs_of_one_graph_have_verdicts_of_their_own(monkeypatch):
+    right = Dense.weighted_sum
+    monkeypatch.setattr(Dense, "weighted_sum", lambda form, w: right(form, w) * (1 + (form.g.shape[1] == 3)))
+    wrong = Case(SequenceProgram(2, 2, 3, ("linear",)))
+    outcomes = random_programs.check(((0, SOUND), (1, wrong), (2, SOUND)), "inductor")
+    assert [o.verdict for o in outcomes] == [Verdict.exact, Verdict.disagrees, Verdict.exact]
+    (outcome,) = random_programs.check(((0, PLANTED),), "inductor")
+    assert outcome.verdict is Verdict.refused
 
 
 @pytest.mark.parametrize(
@@ -88,6 +137,6 @@ def test_an_accepted_unsound_program_is_a_failure(monkeypatch, capsys):
     ids=lambda x: x.name if isinstance(x, Verdict) else None,
 )
 def test_every_other_failure_has_a_name(case, verdict):
-    outcome = random_programs.check((0, case))
+    (outcome,) = random_programs.check(((0, case),))
     assert outcome.verdict is verdict, outcome.detail
     assert outcome.detail

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,9 +13,9 @@ from tests.models.architecture import Architecture, Batch
 from tests.oracle import group_names, per_sample_gradients
 from tests.oracle.comparison import ZERO_IN_EXACT_ARITHMETIC, relative_errors
 
-__all__ = ["Row", "measure"]
+__all__ = ["Backend", "Row", "measure"]
 
-EAGER = CompileOptions(backend="eager")
+Backend = Literal["eager", "inductor"]
 NUM_SAMPLES = 4
 # A model that computes in float32 inside, whatever its parameters are, can be no closer.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 2e-5}
@@ -55,7 +55,7 @@ class Row:
         return sum(self.forms.values())
 
 
-def measure(architecture: Architecture, mode: str = "full") -> Row:
+def measure(architecture: Architecture, mode: str = "full", backend: Backend = "eager") -> Row:
     """One step with R / n, whose sum moves with every error of a norm, against the loop over the samples."""
     torch._dynamo.reset()
     model = architecture.build()
@@ -64,7 +64,7 @@ def measure(architecture: Architecture, mode: str = "full") -> Row:
     batch = architecture.batch(NUM_SAMPLES).to(torch.float64)
     adds_biases = mode == "bitfit" and not any("bias" in n.rpartition(".")[2] for n, _ in model.named_parameters())
     try:
-        module = dp_compile(model, mode, clipping="auto-v", add_biases=adds_biases, options=EAGER)
+        module = dp_compile(model, mode, clipping="auto-v", add_biases=adds_biases, options=CompileOptions(backend))
         architecture.losses(module, batch).sum().backward()
     except DPGraphError as error:
         return Row(architecture.name, num_parameters, adds_biases, refusal=error.what)

@@ -16,6 +16,13 @@ MOST_FALLBACKS = 0.05
 BITFIT = ZOO[::3]
 
 
+# Through Inductor, where each costs half a minute: those that differ most in what is made of their gradients.
+INDUCTOR = tuple(
+    a for a in ZOO if a.name.startswith(("Albert", "GPT2", "Mamba", "Mixtral", "Beit", "ConvNextV2", "T5"))
+)
+OTHERS = tuple(a for a in (*ZOO, *NIGHTLY) if a not in INDUCTOR)
+
+
 def check(row) -> None:
     assert not row.refusal, row.refusal
     assert row.skipped == ()
@@ -37,6 +44,22 @@ def test_full(architecture):
 @pytest.mark.parametrize("architecture", BITFIT, ids=str)
 def test_bitfit(architecture):
     check(measure(architecture, "bitfit"))
+
+
+@pytest.mark.inductor
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", INDUCTOR, ids=str)
+def test_full_through_inductor(architecture):
+    check(measure(architecture, backend="inductor"))
+
+
+@nightly
+@pytest.mark.inductor
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["full", "bitfit"])
+@pytest.mark.parametrize("architecture", OTHERS, ids=str)
+def test_all_others_through_inductor(architecture, mode):
+    check(measure(architecture, mode, "inductor"))
 
 
 @nightly
