@@ -16,9 +16,8 @@ class Several(nn.Module):
     """Programs of the same inputs, each with a weight of its own, whose name is the program's; outputs [B, *].
 
     Args:
-        programs: by name.
+        programs: by name; each gets its own weight and the inputs of the model.
         shape: of each weight.
-        buffers: what else a program finds as an attribute of its first argument, which is then the model.
     """
 
     def __init__(self, programs: Mapping[str, Program], shape: tuple[int, ...]) -> None:
