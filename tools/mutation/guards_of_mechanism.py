@@ -84,9 +84,9 @@ MUTANTS = (
     ),
     guard(
         "a parameter unfrozen later",
-        "lower/module.py",
-        "if parameter.requires_grad and name not in trained:",
-        "if False:",
+        "lower/parameters.py",
+        "    if p.requires_grad:\n",
+        "    if False:\n",
         "a_parameter_that_is_unfrozen_later_is_refused",
     ),
     guard(
