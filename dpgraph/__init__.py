@@ -8,6 +8,7 @@ from dpgraph.errors import (
     ArgumentError,
     CaptureError,
     DPGraphError,
+    MiscompiledError,
     UnsoundProgramError,
     UnsupportedProgramError,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "DPGraphError",
     "DPModule",
     "Influence",
+    "MiscompiledError",
     "UnsoundProgramError",
     "UnsupportedProgramError",
     "audit_provenance",

@@ -17,6 +17,9 @@ from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting, rewrite
 from dpgraph.provenance.lattice import Provenance
 from dpgraph.torch_compat import compile_eager, compile_inductor
+from dpgraph.validate.check import GraphCheck
+from dpgraph.validate.draws import Draw, find_draws
+from dpgraph.validate.samples import Captured
 
 __all__ = ["Compiler"]
 
@@ -39,12 +42,14 @@ class Compiler:
         options: how to lower.
         rewritings: one for each capture, in order; the last is that of the newest.
         produced: provenance of the values that the last call returned, by id.
+        checks: of each graph against itself, in order.
     """
 
     mechanism: Mechanism
     options: CompileOptions
     rewritings: list[Rewriting] = field(default_factory=list)
     produced: Mapping[int, Provenance] = field(default_factory=dict)
+    checks: list[GraphCheck] = field(default_factory=list)
     _call: Call | None = None
 
     @contextmanager
@@ -81,16 +86,36 @@ class Compiler:
             self.rewritings.append(rewriting)
             return rewriting.result
 
-        lower = compile_eager
+        lower, draws = compile_eager, list[tuple[Draw, ...]]()
         if self.options.backend == "inductor":
-            lower = partial(compile_inductor, replayed=self.options.batch == "fixed")
+            replayed = self.options.batch == "fixed"
+            lower = partial(
+                compile_inductor, replayed=replayed, watch=lambda graph: draws.append(find_draws(graph))
+            )
         compiled = lower(gm, differentiable, rewrite_joint, self.options.memory_budget)
-        return self._noting(compiled, self.rewritings[-1].returned)
+        rewriting = self.rewritings[-1]
+        if self.options.backend == "eager":
+            draws.append(find_draws(rewriting.result))
+        placeholders = gm.graph.find_nodes(op="placeholder")
+        names, fakes = zip(*((p.name, p.meta["example_value"]) for p in placeholders), strict=True)
+        check = GraphCheck(
+            compiled,
+            list(rewriting.stages.values())[-1],
+            Captured(names, found.roles, fakes, found.probe, symbol, env),
+            self.options,
+            draws[-1] if draws else None,
+            number=len(self.checks),
+        )
+        self.checks.append(check)
+        return self._noting(compiled, rewriting.returned, check)
 
-    def _noting(self, compiled: Callable[..., Any], returned: Sequence[Provenance]) -> Callable[..., Any]:
-        """`compiled`, which also leaves the provenance of what it returns in `produced`."""
+    def _noting(
+        self, compiled: Callable[..., Any], returned: Sequence[Provenance], check: GraphCheck
+    ) -> Callable[..., Any]:
+        """`compiled`, once it is checked, which also leaves the provenance of what it returns in `produced`."""
 
         def run(*inputs: Any) -> Any:
+            check(inputs)
             outputs = compiled(*inputs)
             self.produced = {id(x): p for x, p in zip(outputs, returned, strict=True)}
             return outputs

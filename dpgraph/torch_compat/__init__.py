@@ -6,6 +6,7 @@ from torch._functorch._aot_autograd.descriptors import (
     AOTOutput,
     GradAOTOutput,
     InputMutationAOTOutput,
+    IntermediateBaseAOTOutput,
     PlainAOTInput,
     PlainAOTOutput,
     TangentAOTInput,
@@ -19,6 +20,14 @@ from torch.utils._sympy.functions import FloorDiv, Mod
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
 from dpgraph.torch_compat.native import compile_native
 from dpgraph.torch_compat.once import computed_once
+from dpgraph.torch_compat.replay import (
+    INDUCTOR_RANDINT,
+    INDUCTOR_RANDOM,
+    compile_part,
+    draw_from_seed,
+    draw_seeds,
+    without_autocast,
+)
 from dpgraph.torch_compat.tracing import (
     batch_marked,
     capture_config,
@@ -43,7 +52,10 @@ __all__ = [
     "FakeTensorMode",
     "FloorDiv",
     "GradAOTOutput",
+    "INDUCTOR_RANDINT",
+    "INDUCTOR_RANDOM",
     "InputMutationAOTOutput",
+    "IntermediateBaseAOTOutput",
     "Mod",
     "OpOverload",
     "PlainAOTInput",
@@ -58,11 +70,14 @@ __all__ = [
     "compile_eager",
     "compile_inductor",
     "compile_native",
+    "compile_part",
     "compile_separately",
     "compute_size",
     "computed_once",
     "current_fake_mode",
     "decompositions",
+    "draw_from_seed",
+    "draw_seeds",
     "find_operators",
     "partition",
     "partition_for_inductor",
@@ -74,4 +89,5 @@ __all__ = [
     "tree_leaves",
     "tree_map",
     "unset_fake_temporarily",
+    "without_autocast",
 ]

@@ -28,13 +28,16 @@ from dpgraph.torch_compat.tracing import LEFT_WHOLE, decompositions
 __all__ = [
     "compile_eager",
     "compile_inductor",
+    "inside_inductor",
     "partition",
     "partition_for_inductor",
+    "run_whole",
     "schedule",
 ]
 
 Compiled = Callable[..., Any]
 Rewrite = Callable[[GraphModule, Sequence[Any]], Graph]
+Watch = Callable[[Graph], None]
 
 
 def partition(
@@ -52,7 +55,7 @@ def partition_for_inductor(
 ) -> tuple[GraphModule, GraphModule]:
     """Split a joint graph after Inductor's own passes over it, as `compile_inductor` has it done."""
     inputs = _placeholder_values(module)
-    with _inside_inductor(inputs), torch._functorch.config.patch(activation_memory_budget=memory_budget):
+    with inside_inductor(inputs), torch._functorch.config.patch(activation_memory_budget=memory_budget):
         return torch._inductor.compile_fx.partition_fn(module, inputs, num_fwd_outputs=num_fwd_outputs)
 
 
@@ -62,13 +65,13 @@ def schedule(half: GraphModule, *, is_backward: bool) -> GraphLowering:
     The module is changed. `result.scheduler.nodes` are the kernels. The steps are those of
     `torch._inductor.compile_fx._InProcessFxCompile`, up to the scheduler.
     """
-    _run_whole()
+    run_whole()
     inputs = _placeholder_values(half)
     half.graph.output_node().meta["user_visible_output_idxs"] = []
     view_to_reshape(half)
     with torch.no_grad():
         mode = torch._inductor.compile_fx.fake_tensor_prop(half, inputs)
-    with _inside_inductor(inputs):
+    with inside_inductor(inputs):
         torch._inductor.compile_fx._recursive_post_grad_passes(half, is_inference=False)
     with V.set_fake_mode(mode), V.set_debug_handler(torch._inductor.debug.DebugContext()):
         graph = GraphLowering(half, example_inputs=inputs, shape_env=mode.shape_env, is_backward=is_backward)
@@ -79,7 +82,7 @@ def schedule(half: GraphModule, *, is_backward: bool) -> GraphLowering:
     return graph
 
 
-def _run_whole() -> None:
+def run_whole() -> None:
     """Have Inductor run the operators that are left whole as they are, where it has no lowering of its own.
 
     It would do so by itself, but refuses to where the variable CI is set, since it knows a decomposition.
@@ -90,7 +93,7 @@ def _run_whole() -> None:
 
 
 @contextmanager
-def _inside_inductor(inputs: Sequence[Any]) -> Iterator[None]:
+def inside_inductor(inputs: Sequence[Any]) -> Iterator[None]:
     """What is set while Inductor compiles a graph of these fake values."""
     mode = next(x.fake_mode for x in inputs if isinstance(x, FakeTensor))
     with mode, tracing(TracingContext(mode)), V.set_fake_mode(mode):
@@ -121,7 +124,13 @@ def compile_eager(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memo
 
 
 def compile_inductor(
-    gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memory_budget: float, *, replayed: bool = False
+    gm: GraphModule,
+    inputs: Sequence[Any],
+    rewrite: Rewrite,
+    memory_budget: float,
+    *,
+    replayed: bool = False,
+    watch: Watch | None = None,
 ) -> Compiled:
     """Rewrite the joint graph of `gm` before Inductor's own passes see it, and compile it.
 
@@ -131,9 +140,14 @@ def compile_inductor(
         rewrite: from the joint graph to the one to run.
         memory_budget: share of the activations that the partitioner may save.
         replayed: on a GPU, record each size as a CUDA graph and replay that.
+        watch: is shown the joint graph as Inductor's passes over it have left it. Not called where the user has set a
+            pass of his own there.
     """
-    _run_whole()
-    patches = {"joint_custom_pre_pass": _RewriteInPlace(rewrite), "triton.cudagraphs": replayed}
+    run_whole()
+    rewriting = _RewriteInPlace(rewrite)
+    patches: dict[str, Any] = {"joint_custom_pre_pass": rewriting, "triton.cudagraphs": replayed}
+    if watch is not None and torch._inductor.config.joint_custom_post_pass is None:
+        patches["joint_custom_post_pass"] = _Watching(rewriting, watch)
     # Only what comes after the rewriting may be had from a cache: the caller needs the provenance that it finds.
     settings = {"activation_memory_budget": memory_budget, "enable_autograd_cache": False}
     with torch._functorch.config.patch(settings):
@@ -155,6 +169,7 @@ class _RewriteInPlace(CustomGraphPass):
 
     def __init__(self, rewrite: Rewrite) -> None:
         self.rewrite = rewrite
+        self.rewritten: Graph | None = None
 
     def __call__(self, graph: Graph) -> None:
         owner = graph.owning_module
@@ -164,11 +179,28 @@ class _RewriteInPlace(CustomGraphPass):
         for node in reversed(list(graph.nodes)):
             graph.erase_node(node)
         _copy_into(graph, new)
+        self.rewritten = graph
 
     def uuid(self) -> bytes:
         """What is looked up is a forward or backward that is rewritten already: it depends on how that is lowered."""
         files = (inspect.getfile(x) for x in (own_decompositions, decompositions, once))
         return get_hash_for_files((__file__, *files))
+
+
+class _Watching(CustomGraphPass):
+    """Shows what became of the rewritten graph, and of no graph inside it; changes nothing."""
+
+    def __init__(self, rewriting: _RewriteInPlace, watch: Watch) -> None:
+        self.rewriting = rewriting
+        self.watch = watch
+
+    def __call__(self, graph: Graph) -> None:
+        if graph is self.rewriting.rewritten:
+            self.watch(graph)
+
+    def uuid(self) -> bytes:
+        """Nothing that is looked up depends on who watched."""
+        return get_hash_for_files((__file__,))
 
 
 def _copy_into(graph: Graph, other: Graph) -> Graph:
