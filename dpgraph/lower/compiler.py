@@ -19,6 +19,7 @@ from dpgraph.provenance.lattice import Provenance
 from dpgraph.torch_compat import compile_eager, compile_inductor
 from dpgraph.validate.check import GraphCheck
 from dpgraph.validate.draws import Draw, find_draws
+from dpgraph.validate.record import Validation
 from dpgraph.validate.samples import Captured
 
 __all__ = ["Compiler"]
@@ -51,6 +52,11 @@ class Compiler:
     produced: Mapping[int, Provenance] = field(default_factory=dict)
     checks: list[GraphCheck] = field(default_factory=list)
     _call: Call | None = None
+
+    @property
+    def validations(self) -> tuple[Validation, ...]:
+        """Of each graph that ran, in the order of their capture."""
+        return tuple(check.record for check in self.checks if check.record is not None)
 
     @contextmanager
     def during(self, parameters: Mapping[int, str], samples: Mapping[int, int], probe: Tensor) -> Any:

@@ -37,7 +37,7 @@ SHOWN = 3
 def blame(outcome: Outcome, options: CompileOptions) -> MiscompiledError:
     """The error for values that differ; looks for the operator by compiling parts, which takes a while."""
     names = sorted(outcome.wrong, key=lambda name: -outcome.differences[name].relative)
-    what = f"the compiled graph computes something else than its operators one by one: {_how_far(outcome, names)}"
+    what = f"the compiled graph computes something else than its operators one by one; off: {_how_far(outcome, names)}"
     nodes = [node for name in names if (node := outcome.values[name].node) is not None]
     first = None
     if options.backend == "inductor" and nodes:
@@ -67,9 +67,9 @@ def _fix(options: CompileOptions) -> str:
 
 
 def _how_far(outcome: Outcome, names: Sequence[str]) -> str:
-    told = [f"{name} is off by {outcome.differences[name].relative:.1e} of itself" for name in names[:SHOWN]]
+    told = [f"{name} (by {outcome.differences[name].relative:.1e} of its norm)" for name in names[:SHOWN]]
     rest = len(names) - SHOWN
-    return ", ".join(told) + (f", and {rest} more" if rest > 0 else "")
+    return ", ".join(told) + (f" and {rest} more" if rest > 0 else "")
 
 
 class _Alone:
