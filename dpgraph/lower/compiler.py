@@ -95,9 +95,7 @@ class Compiler:
         lower, draws = compile_eager, list[tuple[Draw, ...]]()
         if self.options.backend == "inductor":
             replayed = self.options.batch == "fixed"
-            lower = partial(
-                compile_inductor, replayed=replayed, watch=lambda graph: draws.append(find_draws(graph))
-            )
+            lower = partial(compile_inductor, replayed=replayed, watch=lambda graph: draws.append(find_draws(graph)))
         compiled = lower(gm, differentiable, rewrite_joint, self.options.memory_budget)
         rewriting = self.rewritings[-1]
         if self.options.backend == "eager":

@@ -44,6 +44,8 @@ from dpgraph.torch_compat.tracing import (
 )
 
 __all__ = [
+    "INDUCTOR_RANDINT",
+    "INDUCTOR_RANDOM",
     "AOTInput",
     "AOTOutput",
     "BackendCompilerFailed",
@@ -52,8 +54,6 @@ __all__ = [
     "FakeTensorMode",
     "FloorDiv",
     "GradAOTOutput",
-    "INDUCTOR_RANDINT",
-    "INDUCTOR_RANDOM",
     "InputMutationAOTOutput",
     "IntermediateBaseAOTOutput",
     "Mod",

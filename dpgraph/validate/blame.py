@@ -16,8 +16,8 @@ from dpgraph.validate.first_wrong import Part, find_first_wrong
 __all__ = ["blame", "blame_a_write"]
 
 WHY = (
-    "what a sample contributes is bounded in the graph that was analysed, and what ran is not that graph: its gradients "
-    "may be wrong, and unclipped; none was handed out"
+    "what a sample contributes is bounded in the graph that was analysed, and what ran is not that graph: its "
+    "gradients may be wrong, and unclipped; none was handed out"
 )
 RUN_OP_BY_OP = (
     'pass options=CompileOptions(backend="eager"), which runs the same graph op by op; and report the program, since '

@@ -105,15 +105,16 @@ class GraphCheck:
             raise blame_a_write([self._captured.names[i] for i in observed.written], self._options)
         if outcome.wrong:
             raise blame(outcome, self._options)
-        within = [d.relative for name, d in outcome.differences.items() if name not in outcome.rounding and d.absolute]
+        tolerance = outcome.reference.precision.tolerance
+        within = [d.absolute / d.allowed for n, d in outcome.differences.items() if d.absolute and not d.exceeds]
         record = Validation(
             graph=self._number,
             backend=self._options.backend,
             num_batches=1,
             num_samples=rows,
             compared=tuple(outcome.differences),
-            largest_difference=max(within, default=0.0),
-            tolerance=outcome.reference.precision.tolerance,
+            largest_difference=tolerance * max(within, default=0.0),
+            tolerance=tolerance,
             rounding=outcome.rounding,
             left_out=outcome.left_out,
             seconds=time.perf_counter() - start,

@@ -130,7 +130,8 @@ def _judge(values: Mapping[str, Value], reference: Reference) -> Outcome:
     gradients = [name for name, value in compared.items() if value.is_gradient]
     differences = compare(found, expected, reference.precision, together=gradients)
     suspects = [name for name, difference in differences.items() if difference.exceeds]
-    wrong, rounding = [], []
+    wrong: list[str] = []
+    rounding: list[str] = []
     if suspects:
         moved = reference.run_rounded_differently({name: nodes[name] for name in suspects if name in nodes})
         for name in suspects:

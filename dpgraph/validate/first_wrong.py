@@ -1,7 +1,7 @@
 """Find the operator that is compiled wrongly: compile parts of a graph alone, and halve the part that is wrong."""
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -124,5 +124,3 @@ def _sources_of_sizes(joint: JointGraph) -> set[Node]:
 
 def _is_read(n: Node, inside: set[Node], wanted: set[Node]) -> bool:
     return n in wanted or any(user not in inside for user in n.users)
-
-

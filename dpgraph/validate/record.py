@@ -16,8 +16,8 @@ class Validation:
         num_batches: how many batches were compared.
         num_samples: on how many samples, in the last of them.
         compared: what was compared: outputs, gradients by parameter, norms, buffers after either half.
-        largest_difference: the largest relative difference in Euclidean norm of one of these, rounding explained by
-            noise left out.
+        largest_difference: the largest relative difference in Euclidean norm of one of these, but for `rounding`.
+            Gradients that are tiny beside the largest are measured against that.
         tolerance: what was let pass as rounding.
         rounding: what differed by more, and moves as much when the inputs are rounded differently: it is all rounding.
         left_out: what could not be compared, with the reason.

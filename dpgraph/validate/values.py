@@ -43,9 +43,9 @@ def name_values(
     values: dict[str, Value] = {}
     for i, x in observed.outputs.items():
         if i in interface.outputs:
-            node = interface.outputs[i]
-            written = interface.new_values.get(interface.inputs.get(node.name, -1))  # it is an input, as it is left
-            values[f"output {i}"] = Value(x, written or node)
+            computed = interface.outputs[i]
+            written = interface.new_values.get(interface.inputs.get(computed.name, -1))  # an input, as it is left
+            values[f"output {i}"] = Value(x, written or computed)
     for i, gradient in observed.gradients.items():
         role, node = captured.roles[i], interface.gradients.get(i)
         if i == captured.probe:
@@ -56,5 +56,7 @@ def name_values(
             values[f"the gradient of {captured.names[i]}"] = Value(gradient, node, is_gradient=True)
     for half, left in (("forward", observed.after_forward), ("backward", observed.after_backward)):
         for i, x in left.items():
-            values[f"{captured.names[i]} after the {half}"] = Value(x, interface.new_values.get(i), kept=inputs[i].detach())
+            values[f"{captured.names[i]} after the {half}"] = Value(
+                x, interface.new_values.get(i), kept=inputs[i].detach()
+            )
     return values
