@@ -98,10 +98,8 @@ class Compiler:
             lower = partial(compile_inductor, replayed=replayed, watch=lambda graph: draws.append(find_draws(graph)))
         compiled = lower(gm, differentiable, rewrite_joint, self.options.memory_budget)
         rewriting = self.rewritings[-1]
-        if self.options.backend == "eager":
-            draws.append(find_draws(rewriting.result))
         placeholders = gm.graph.find_nodes(op="placeholder")
-        names, fakes = zip(*((p.name, p.meta["example_value"]) for p in placeholders), strict=True)
+        names, fakes = zip(*((p.name, p.meta.get("example_value")) for p in placeholders), strict=True)
         check = GraphCheck(
             compiled,
             list(rewriting.stages.values())[-1],

@@ -13,7 +13,7 @@ from dpgraph.options import CompileOptions
 from dpgraph.torch_compat import FakeTensor
 from dpgraph.validate.blame import blame, blame_a_write
 from dpgraph.validate.comparison import compare_with_op_by_op
-from dpgraph.validate.draws import Draw, match_draws
+from dpgraph.validate.draws import Draw, Draws, match_draws
 from dpgraph.validate.record import Validation
 from dpgraph.validate.samples import Captured, first_samples
 
@@ -47,7 +47,7 @@ class GraphCheck:
             joint: the graph that was compiled.
             captured: what is known of its inputs.
             options: when to check, and what compiled it.
-            draws: random operators as the backend has them; None if that was not seen.
+            draws: random operators as Inductor has them; None if that was not seen.
             number: of the graph among those of the module.
         """
         self.record: Validation | None = None
@@ -55,7 +55,8 @@ class GraphCheck:
         self._joint = joint
         self._captured = captured
         self._options = options
-        self._draws = match_draws(joint.graph, draws)
+        in_turn = Draws({}, in_order=True)  # both halves keep the order of the graph
+        self._draws = in_turn if options.backend == "eager" else match_draws(joint.graph, draws)
         self._number = number
         self._tries_left = MAX_TRIES
         self._refusal: MiscompiledError | None = None

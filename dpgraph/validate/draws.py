@@ -101,11 +101,11 @@ def depends_on_draws(graph: Graph) -> set[Node]:
 
 
 def match_draws(graph: Graph, compiled: Sequence[Draw] | None) -> Draws:
-    """How to draw op by op what the compiled graph draws.
+    """How to draw op by op what a graph draws that Inductor compiled.
 
     Args:
         graph: the rewritten joint graph.
-        compiled: what Inductor's passes made of its random operators; None if that was not seen. Op by op, the same.
+        compiled: what Inductor's passes made of its random operators; None if that was not seen.
     """
     here = find_draws(graph)
     if not here:

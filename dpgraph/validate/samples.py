@@ -82,7 +82,8 @@ def _known_sizes(captured: Captured, inputs: Sequence[Any]) -> dict[sympy.Symbol
     """Values of the symbols that are sizes of inputs, or inputs."""
     known: dict[sympy.Symbol, sympy.Integer] = {}
     for fake, x in zip(captured.fakes, inputs, strict=True):
-        pairs = zip(fake.shape, x.shape, strict=True) if isinstance(x, Tensor) else [(fake, x)]
+        both = isinstance(x, Tensor) and isinstance(fake, Tensor)
+        pairs = zip(fake.shape, x.shape, strict=True) if both else [(fake, x)]
         for size, value in pairs:
             if isinstance(size, torch.SymInt) and isinstance(_expression(captured, size), sympy.Symbol):
                 known[_expression(captured, size)] = sympy.Integer(int(value))
@@ -111,6 +112,8 @@ def _shrink(
         return int(value) if value.is_Integer else None
     if not isinstance(x, Tensor) or isinstance(role, Parameter):
         return x
+    if not isinstance(fake, Tensor):
+        return None
     wanted = [_expression(captured, s).subs(sizes) for s in (*fake.shape, *fake.stride())]
     if not all(s.is_Integer for s in wanted):
         return None

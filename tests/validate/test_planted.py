@@ -136,6 +136,14 @@ def test_an_output(captured):
     assert "off: output" in refuse(captured, planted(captured.check, lambda _, i: i.outputs[0])).what
 
 
+def test_a_graph_that_was_refused_is_not_tried_again(captured):
+    check = planted(captured.check, lambda _, interface: interface.outputs[0])
+    refuse(captured, check)
+    check._compiled = captured.check._compiled
+    with pytest.raises(MiscompiledError):
+        check(captured.inputs)
+
+
 def test_a_value_that_the_forward_saves(captured):
     """What the outputs are made of is right, and what the backward reads is not."""
 
