@@ -8,14 +8,17 @@ from dpgraph.errors import (
     ArgumentError,
     CaptureError,
     DPGraphError,
+    MiscompiledError,
     UnsoundProgramError,
     UnsupportedProgramError,
 )
+from dpgraph.gradient_audit import GradientAudit, GradientError, audit_gradients
 from dpgraph.lower.module import DPModule
 from dpgraph.options import CompileOptions
 from dpgraph.planning import plan
 from dpgraph.provenance.custom import register_transfer
 from dpgraph.public_sizes import PublicSizeWarning
+from dpgraph.validate.record import Validation
 
 __all__ = [
     "ArgumentError",
@@ -25,10 +28,15 @@ __all__ = [
     "CompileOptions",
     "DPGraphError",
     "DPModule",
+    "GradientAudit",
+    "GradientError",
     "Influence",
+    "MiscompiledError",
     "PublicSizeWarning",
     "UnsoundProgramError",
     "UnsupportedProgramError",
+    "Validation",
+    "audit_gradients",
     "audit_provenance",
     "dp_compile",
     "losses",

@@ -3,6 +3,7 @@
     DPGraphError
     ├── ArgumentError (ValueError)       an argument of the call is not usable
     ├── CaptureError                     the model could not be traced into one graph
+    ├── MiscompiledError                 a compiled graph computes something else than its operators
     ├── UnsoundProgramError              a sample influences another sample's gradient
     └── UnsupportedProgramError          dpgraph has no proof, or no rule, for an op
 
@@ -16,6 +17,7 @@ __all__ = [
     "ArgumentError",
     "CaptureError",
     "DPGraphError",
+    "MiscompiledError",
     "Place",
     "SourceLine",
     "UnsoundProgramError",
@@ -90,6 +92,10 @@ class ArgumentError(DPGraphError, ValueError):
 
 class CaptureError(DPGraphError):
     """The model could not be traced into one graph: a graph break, or a batch dimension that is not free."""
+
+
+class MiscompiledError(DPGraphError):
+    """What ran is not what was analysed: the backend's code and the graph's operators, run one by one, differ."""
 
 
 class UnsoundProgramError(DPGraphError):

@@ -11,6 +11,7 @@ __all__ = ["CompileOptions"]
 Backend = Literal["inductor", "eager"]
 NormStrategy = Literal["auto", "ghost", "materialise"]
 Batch = Literal["any", "fixed"]
+Verify = Literal["first", "never", "always"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,9 @@ class CompileOptions:
             trade, less recomputes more. It is also the share of what is held until the clip factors are known.
         batch: `"any"` runs a batch with as many rows as it has; `"fixed"` gives every batch the rows of the first one,
             filled up with rows of weight 0, which lets Inductor replay CUDA graphs.
+        verify: `"first"` compares each compiled graph with its operators run one by one before its first batch, on two
+            samples of it (on all, if batches are fixed); `"always"` before every batch, on all its samples, for twice
+            the time and the memory of an op-by-op run; `"never"` takes the backend's word.
 
     Raises:
         ArgumentError: a field has a value that is not listed, or `memory_budget` is outside [0, 1].
@@ -34,9 +38,11 @@ class CompileOptions:
     norm_strategy: NormStrategy = "auto"
     memory_budget: float = 1.0
     batch: Batch = "any"
+    verify: Verify = "first"
 
     def __post_init__(self) -> None:
-        for field, listed in (("backend", Backend), ("norm_strategy", NormStrategy), ("batch", Batch)):
+        listed_fields = (("backend", Backend), ("norm_strategy", NormStrategy), ("batch", Batch), ("verify", Verify))
+        for field, listed in listed_fields:
             choices = get_args(listed)
             if getattr(self, field) not in choices:
                 raise ArgumentError(

@@ -17,6 +17,7 @@ FORBIDDEN: Mapping[str, tuple[str, ...]] = {
     "dpgraph.provenance": ("dpgraph.passes", "dpgraph.gradients", "dpgraph.sites", "dpgraph.lower", "dpgraph.report"),
     "dpgraph.passes": ("dpgraph.inspect", "dpgraph.memory", "dpgraph.report", "dpgraph.lower"),
     "dpgraph.memory": ("dpgraph.report", "dpgraph.lower"),
+    "dpgraph.validate": ("dpgraph.passes", "dpgraph.sites", "dpgraph.gradients", "dpgraph.report", "dpgraph.lower"),
     "dpgraph.capture": ("dpgraph.passes", "dpgraph.provenance", "dpgraph.sites", "dpgraph.gradients"),
     "dpgraph.privacy": (
         "torch.fx",

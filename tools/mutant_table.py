@@ -8,6 +8,7 @@ from tools.mutation import (
     guards_of_mechanism,
     guards_of_numbers,
     guards_of_surroundings,
+    guards_of_validation,
 )
 from tools.mutation.guard import Mutant
 
@@ -21,4 +22,5 @@ MUTANTS = (
     *guards_of_deliveries.MUTANTS,
     *guards_of_numbers.MUTANTS,
     *guards_of_inductor.MUTANTS,
+    *guards_of_validation.MUTANTS,
 )

@@ -28,6 +28,10 @@ from dpgraph.passes.pipeline import Rewriting, rewrite
 from dpgraph.provenance.lattice import Provenance
 from dpgraph.public_sizes import warn_of_means
 from dpgraph.torch_compat import compile_eager, compile_inductor, input_sources
+from dpgraph.validate.check import GraphCheck
+from dpgraph.validate.draws import Draw, find_draws
+from dpgraph.validate.record import Validation
+from dpgraph.validate.samples import Captured
 
 __all__ = ["Compiler"]
 
@@ -50,6 +54,7 @@ class Compiler:
         rewritings: one for each capture, in order; the last is that of the newest.
         produced: provenance of the values that the last call returned, by id.
         has_run: whether the last call ran a graph that was compiled here.
+        checks: of each graph against itself, in order.
     """
 
     mechanism: Mechanism
@@ -57,7 +62,13 @@ class Compiler:
     rewritings: list[Rewriting] = field(default_factory=list)
     produced: Mapping[int, Provenance] = field(default_factory=dict)
     has_run: bool = False
+    checks: list[GraphCheck] = field(default_factory=list)
     _call: Call | None = None
+
+    @property
+    def validations(self) -> tuple[Validation, ...]:
+        """Of each graph that ran, in the order of their capture."""
+        return tuple(check.record for check in self.checks if check.record is not None)
 
     @contextmanager
     def during(self, tensors: CallTensors, delivery: Delivery) -> Iterator[None]:
@@ -97,11 +108,24 @@ class Compiler:
             self.rewritings.append(rewriting)
             return rewriting.result
 
-        lower = compile_eager
+        lower, draws = compile_eager, list[tuple[Draw, ...]]()
         if self.options.backend == "inductor":
-            lower = partial(compile_inductor, replayed=self.options.batch == "fixed")
+            replayed = self.options.batch == "fixed"
+            lower = partial(compile_inductor, replayed=replayed, watch=lambda graph: draws.append(find_draws(graph)))
         compiled = lower(gm, differentiable, rewrite_joint, self.options.memory_budget)
-        return self._noting(compiled, self._delivering(found), self.rewritings[-1])
+        rewriting = self.rewritings[-1]
+        placeholders = gm.graph.find_nodes(op="placeholder")
+        names, fakes = zip(*((p.name, p.meta.get("example_value")) for p in placeholders), strict=True)
+        check = GraphCheck(
+            compiled,
+            rewriting.last,
+            Captured(names, found.roles, fakes, found.probe, symbol, env),
+            self.options,
+            draws[-1] if draws else None,
+            number=len(self.checks),
+        )
+        self.checks.append(check)
+        return self._noting(compiled, self._delivering(found), rewriting, check)
 
     def _delivering(self, found: GraphInputs) -> tuple[int, ...]:
         """Places of the inputs whose gradients are delivered: the trained parameters, and the probe."""
@@ -112,15 +136,17 @@ class Compiler:
         )
 
     def _noting(
-        self, compiled: Callable[..., Any], delivering: Sequence[int], rewriting: Rewriting
+        self, compiled: Callable[..., Any], delivering: Sequence[int], rewriting: Rewriting, check: GraphCheck
     ) -> Callable[..., Any]:
-        """`compiled`, whose gradients are delivered, and which leaves the provenance of what it returns."""
+        """`compiled`, once it is checked, whose gradients are delivered; leaves the provenance of what it returns."""
         empty, returned = EmptyCall(rewriting), rewriting.returned
 
         def run(*inputs: Any) -> Any:
             call = self._call
             assert call is not None, "a graph was run outside a call of the module"
             self.has_run = True
+            if not call.tensors.is_empty:
+                check(inputs)
             given = call.delivery.through(inputs, delivering)
             outputs = empty(*given) if call.tensors.is_empty else compiled(*given)
             self.produced = {id(x): p for x, p in zip(outputs, returned, strict=True)}

@@ -27,6 +27,7 @@ from dpgraph.passes.pipeline import Rewriting
 from dpgraph.report.certificate import Certificate, make_certificate
 from dpgraph.report.report import Report, make_report
 from dpgraph.torch_compat import batch_marked, capture_config, compile_separately
+from dpgraph.validate.record import Validation
 
 __all__ = ["DPModule"]
 
@@ -172,6 +173,11 @@ class DPModule(nn.Module):
             made = make_report(self._held, self._mechanism, self._compiler.options, rewriting, self._measure)
             self._reported = (rewriting, made)
         return self._reported[1]
+
+    @property
+    def validations(self) -> tuple[Validation, ...]:
+        """What was compared of each compiled graph with its operators run one by one; see `CompileOptions.verify`."""
+        return self._compiler.validations
 
     @property
     def certificate(self) -> Certificate:

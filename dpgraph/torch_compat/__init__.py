@@ -6,6 +6,7 @@ from torch._functorch._aot_autograd.descriptors import (
     AOTOutput,
     GradAOTOutput,
     InputMutationAOTOutput,
+    IntermediateBaseAOTOutput,
     PlainAOTInput,
     PlainAOTOutput,
     TangentAOTInput,
@@ -21,6 +22,14 @@ from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, parti
 from dpgraph.torch_compat.native import compile_native
 from dpgraph.torch_compat.once import computed_once
 from dpgraph.torch_compat.own_memory import in_own_memory
+from dpgraph.torch_compat.replay import (
+    INDUCTOR_RANDINT,
+    INDUCTOR_RANDOM,
+    compile_part,
+    draw_from_seed,
+    draw_seeds,
+    without_autocast,
+)
 from dpgraph.torch_compat.side_effects import (
     InputSource,
     Written,
@@ -47,6 +56,8 @@ from dpgraph.torch_compat.tracing import (
 )
 
 __all__ = [
+    "INDUCTOR_RANDINT",
+    "INDUCTOR_RANDOM",
     "AOTInput",
     "AOTOutput",
     "BackendCompilerFailed",
@@ -57,6 +68,7 @@ __all__ = [
     "GradAOTOutput",
     "InputMutationAOTOutput",
     "InputSource",
+    "IntermediateBaseAOTOutput",
     "Mod",
     "OpOverload",
     "PlainAOTInput",
@@ -73,12 +85,15 @@ __all__ = [
     "compile_eager",
     "compile_inductor",
     "compile_native",
+    "compile_part",
     "compile_separately",
     "compiler_is_off",
     "compute_size",
     "computed_once",
     "current_fake_mode",
     "decompositions",
+    "draw_from_seed",
+    "draw_seeds",
     "find_operators",
     "find_packets",
     "find_tracer",
@@ -97,5 +112,6 @@ __all__ = [
     "tree_map",
     "unset_fake_temporarily",
     "will_accumulate",
+    "without_autocast",
     "written_values",
 ]

@@ -31,13 +31,16 @@ from dpgraph.torch_compat.tracing import LEFT_WHOLE, decompositions
 __all__ = [
     "compile_eager",
     "compile_inductor",
+    "inside_inductor",
     "partition",
     "partition_for_inductor",
+    "run_whole",
     "schedule",
 ]
 
 Compiled = Callable[..., Any]
 Rewrite = Callable[[GraphModule, Sequence[Any]], Graph]
+Watch = Callable[[Graph], None]
 
 
 def partition(
@@ -58,7 +61,7 @@ def partition_for_inductor(
     inputs = _placeholder_values(module)
     budget = torch._functorch.config.patch(activation_memory_budget=max(memory_budget, LEAST_BUDGET))
     random_values = torch._inductor.config.patch(joint_custom_post_pass=KeepRandomValues())
-    with _inside_inductor(inputs), budget, random_values:
+    with inside_inductor(inputs), budget, random_values:
         return torch._inductor.compile_fx.partition_fn(module, inputs, num_fwd_outputs=num_fwd_outputs)
 
 
@@ -68,13 +71,13 @@ def schedule(half: GraphModule, *, is_backward: bool) -> GraphLowering:
     The module is changed. `result.scheduler.nodes` are the kernels. The steps are those of
     `torch._inductor.compile_fx._InProcessFxCompile`, up to the scheduler.
     """
-    _run_whole()
+    run_whole()
     inputs = _placeholder_values(half)
     half.graph.output_node().meta["user_visible_output_idxs"] = []
     view_to_reshape(half)
     with torch.no_grad():
         mode = torch._inductor.compile_fx.fake_tensor_prop(half, inputs)
-    with _inside_inductor(inputs):
+    with inside_inductor(inputs):
         torch._inductor.compile_fx._recursive_post_grad_passes(half, is_inference=False)
     with V.set_fake_mode(mode), V.set_debug_handler(torch._inductor.debug.DebugContext()):
         graph = GraphLowering(half, example_inputs=inputs, shape_env=mode.shape_env, is_backward=is_backward)
@@ -85,7 +88,7 @@ def schedule(half: GraphModule, *, is_backward: bool) -> GraphLowering:
     return graph
 
 
-def _run_whole() -> None:
+def run_whole() -> None:
     """Have Inductor run the operators that are left whole as they are, where it has no lowering of its own.
 
     It would do so by itself, but refuses to where the variable CI is set, since it knows a decomposition.
@@ -96,7 +99,7 @@ def _run_whole() -> None:
 
 
 @contextmanager
-def _inside_inductor(inputs: Sequence[Any]) -> Iterator[None]:
+def inside_inductor(inputs: Sequence[Any]) -> Iterator[None]:
     """What is set while Inductor compiles a graph of these fake values."""
     mode = next(x.fake_mode for x in inputs if isinstance(x, FakeTensor))
     with mode, tracing(TracingContext(mode)), V.set_fake_mode(mode):
@@ -127,7 +130,13 @@ def compile_eager(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memo
 
 
 def compile_inductor(
-    gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memory_budget: float, *, replayed: bool = False
+    gm: GraphModule,
+    inputs: Sequence[Any],
+    rewrite: Rewrite,
+    memory_budget: float,
+    *,
+    replayed: bool = False,
+    watch: Watch | None = None,
 ) -> Compiled:
     """Rewrite the joint graph of `gm` before Inductor's own passes see it, and compile it.
 
@@ -137,11 +146,13 @@ def compile_inductor(
         rewrite: from the joint graph to the one to run.
         memory_budget: share of the activations that the partitioner may save.
         replayed: on a GPU, record each size as a CUDA graph and replay that.
+        watch: is shown the joint graph as Inductor's passes over it have left it.
     """
-    _run_whole()
+    run_whole()
+    rewriting = _RewriteInPlace(rewrite)
     patches = {
-        "joint_custom_pre_pass": _RewriteInPlace(rewrite),
-        "joint_custom_post_pass": KeepRandomValues(),
+        "joint_custom_pre_pass": rewriting,
+        "joint_custom_post_pass": _KeepAndShow(rewriting, watch),
         "triton.cudagraphs": replayed,
     }
     # Only what comes after the rewriting may be had from a cache: the caller needs the provenance that it finds.
@@ -155,6 +166,7 @@ class _RewriteInPlace(CustomGraphPass):
 
     def __init__(self, rewrite: Rewrite) -> None:
         self.rewrite = rewrite
+        self.rewritten: Graph | None = None
 
     def __call__(self, graph: Graph) -> None:
         owner = graph.owning_module
@@ -164,11 +176,25 @@ class _RewriteInPlace(CustomGraphPass):
         for node in reversed(list(graph.nodes)):
             graph.erase_node(node)
         _copy_into(graph, new)
+        self.rewritten = graph
 
     def uuid(self) -> bytes:
         """What is looked up is a forward or backward that is rewritten already: it depends on how that is lowered."""
         files = (inspect.getfile(x) for x in (own_decompositions, decompositions, once, own_memory))
         return get_hash_for_files((__file__, *files))
+
+
+class _KeepAndShow(KeepRandomValues):
+    """Marks what is drawn at random, and shows what became of the rewritten graph, and of no graph inside it."""
+
+    def __init__(self, rewriting: _RewriteInPlace, watch: Watch | None) -> None:
+        self.rewriting = rewriting
+        self.watch = watch
+
+    def __call__(self, graph: Graph) -> None:
+        super().__call__(graph)
+        if self.watch is not None and graph is self.rewriting.rewritten:
+            self.watch(graph)
 
 
 def _copy_into(graph: Graph, other: Graph) -> Graph:

@@ -1,0 +1,165 @@
+"""When two runs of one graph differ by more than rounding.
+
+Two compilations round differently, so values agree to about the square root of the precision in which they were
+computed: half of the digits may go in sums that cancel. What differs by more is measured against itself, with inputs
+that are rounded differently: a gradient that is zero in exact arithmetic, or a maximum between equals, moves as much by
+itself as it differs.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import Graph
+
+from dpgraph.validate.draws import is_random
+
+__all__ = ["Difference", "Precision", "compare", "is_rounding", "precision_of"]
+
+# Sums in another order differ by some units in the last place of the largest terms.
+UNITS = 32
+# How many times as far as noise in the inputs moves a value, rounding within the graph may.
+FREEDOM = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Of the coarsest floating dtype that a graph computes in.
+
+    Attributes:
+        eps: the distance of 1 from the next larger number.
+        dtype: it.
+    """
+
+    eps: float
+    dtype: torch.dtype
+
+    @property
+    def tolerance(self) -> float:
+        """The relative difference that is taken for rounding: half of the digits."""
+        return math.sqrt(self.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far a value is from what it should be.
+
+    Attributes:
+        name: of the value.
+        absolute: Euclidean norm of the difference, where both are finite.
+        relative: that, over the norm of the value as it should be; infinite if both are not finite in the same places.
+        allowed: what `absolute` may be.
+        same_places: whether both are finite in the same places.
+    """
+
+    name: str
+    absolute: float
+    relative: float
+    allowed: float
+    same_places: bool
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether it is more than rounding at first sight."""
+        return not (self.same_places and self.absolute <= self.allowed)
+
+
+def precision_of(graph: Graph) -> Precision:
+    """The coarsest floating dtype of all values, random numbers aside."""
+    values = (n.meta.get("val") for n in graph.nodes if n.op != "output" and not _draws(n))
+    dtypes = {x.dtype for x in values if isinstance(x, Tensor) and (x.dtype.is_floating_point or x.dtype.is_complex)}
+    coarsest = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps, default=torch.float64)
+    return Precision(torch.finfo(coarsest).eps, coarsest)
+
+
+def compare(
+    found: Mapping[str, Tensor | None],
+    expected: Mapping[str, Tensor | None],
+    precision: Precision,
+    *,
+    together: Iterable[str] = (),
+) -> dict[str, Difference]:
+    """The difference of each value.
+
+    Args:
+        found: values of one run; None is a gradient that is not there.
+        expected: those of the other.
+        precision: of the graph.
+        together: names of values that were added up out of parts of one size: gradients. One that is small beside the
+            largest of them is as exact as that.
+    """
+    largest = max((_norm(x) for name in together if (x := expected[name]) is not None), default=0.0)
+    shared = set(together)
+    return {
+        name: _difference(name, x, expected[name], precision, UNITS * precision.eps * largest if name in shared else 0)
+        for name, x in found.items()
+    }
+
+
+def is_rounding(
+    difference: Difference, found: Tensor | None, expected: Tensor | None, moved: Sequence[Tensor | None]
+) -> bool:
+    """Whether a value that differs moves as much by itself.
+
+    Args:
+        difference: of `found` from `expected`.
+        found: the value.
+        expected: what it should be.
+        moved: what it should be for inputs that are rounded differently.
+    """
+    if found is None or expected is None or found.shape != expected.shape:
+        return False
+    others = [x for x in moved if x is not None]
+    disputed = _is_finite(found) != _is_finite(expected)
+    if disputed.any():
+        settled = torch.zeros_like(disputed)
+        for x in others:
+            settled |= _is_finite(x) == _is_finite(found)
+        if not bool(settled[disputed].all()):
+            return False
+    distance = max((_distance(x, expected) for x in others), default=0.0)
+    return difference.absolute <= difference.allowed + FREEDOM * distance
+
+
+def _draws(node: torch.fx.Node) -> bool:
+    return node.op == "call_function" and is_random(node)
+
+
+def _difference(
+    name: str, found: Tensor | None, expected: Tensor | None, precision: Precision, allowed: float
+) -> Difference:
+    if found is None or expected is None or found.shape != expected.shape or found.dtype != expected.dtype:
+        same = found is None and expected is None
+        return Difference(name, 0.0 if same else math.inf, 0.0 if same else math.inf, 0.0, same)
+    scale = _norm(expected)
+    absolute = _distance(found, expected)
+    if found.dtype.is_floating_point or found.dtype.is_complex:
+        allowed += precision.tolerance * scale
+    same_places = bool((_is_finite(found) == _is_finite(expected)).all())
+    relative = absolute / scale if scale > 0 else (math.inf if absolute > 0 else 0.0)
+    return Difference(name, absolute, relative if same_places else math.inf, allowed, same_places)
+
+
+def _is_finite(x: Tensor) -> Tensor:
+    return torch.isfinite(x)
+
+
+def _norm(x: Tensor) -> float:
+    return float(torch.linalg.vector_norm(_exact(torch.where(_is_finite(x), x, 0))))
+
+
+def _distance(x: Tensor, y: Tensor) -> float:
+    """Norm of the difference, where both are finite."""
+    if torch.equal(x, y):
+        return 0.0
+    both = _is_finite(x) & _is_finite(y)
+    return float(torch.linalg.vector_norm(torch.where(both, _exact(x) - _exact(y), 0)))
+
+
+def _exact(x: Tensor) -> Tensor:
+    """Float64, if the device has it."""
+    if x.dtype.is_complex:
+        return x.to(torch.complex128)
+    return x.to(torch.float32 if x.device.type == "mps" else torch.float64)

@@ -1,0 +1,133 @@
+"""Run a joint graph operator by operator, freeing values as soon as nothing reads them any more."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Interpreter, Node
+
+from dpgraph.capture.joint import JointGraph
+from dpgraph.torch_compat import draw_from_seed, draw_seeds, tree_leaves, without_autocast
+from dpgraph.validate.draws import SEEDED, Seed
+from dpgraph.validate.interface import is_write
+
+__all__ = ["Noise", "find_overflow", "run_op_by_op"]
+
+aten = torch.ops.aten
+Read = Callable[[str], Any]
+
+
+class Noise:
+    """Rounds values differently: each is off by up to `eps` of itself, at random.
+
+    Whole numbers are left alone: they are exact, and may be flags or counts that a program compares with.
+    """
+
+    def __init__(self, eps: float, seed: int) -> None:
+        self._eps = eps
+        self._seed = seed
+        self._drawn = 0
+
+    def __call__(self, x: Any) -> Any:
+        """`x` with noise, if it is a floating tensor."""
+        if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+            return x
+        self._drawn += 1
+        generator = torch.Generator(x.device).manual_seed(self._seed * 10_007 + self._drawn)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        share = torch.rand(x.shape, generator=generator, device=x.device, dtype=exact) * 2 - 1
+        noisy = (x.detach().to(exact) * (1 + self._eps * share)).to(x.dtype)
+        return torch.where(x == x.round(), x, noisy)
+
+
+def run_op_by_op(
+    joint: JointGraph, read: Read, seeds: Mapping[str, Seed], keep: Mapping[str, Node], noise: Noise | None = None
+) -> dict[str, Any]:
+    """Values of nodes of a joint graph.
+
+    Random operators draw from torch's generator in the order of the graph, but for those with a seed of Inductor's.
+
+    Args:
+        joint: without side effects, but for writes of inputs at its end, which are left out.
+        read: value of a placeholder, by name; asked when it is needed first.
+        seeds: seeds of random operators, by their names.
+        keep: nodes whose values are wanted, by any names.
+        noise: added to every floating placeholder.
+    """
+    run = _OpByOp(joint, read, seeds, set(keep.values()), noise)
+    with torch.no_grad(), without_autocast():
+        run.run()
+    return {name: run.kept[node] for name, node in keep.items()}
+
+
+def find_overflow(joint: JointGraph, read: Read, seeds: Mapping[str, Seed]) -> Node | None:
+    """The first node that makes of finite numbers one that is not finite."""
+    run = _OpByOp(joint, read, seeds, set(), None, watch=True)
+    with torch.no_grad(), without_autocast():
+        run.run()
+    return run.overflow
+
+
+class _OpByOp(Interpreter):
+    def __init__(
+        self,
+        joint: JointGraph,
+        read: Read,
+        seeds: Mapping[str, Seed],
+        wanted: set[Node],
+        noise: Noise | None,
+        *,
+        watch: bool = False,
+    ) -> None:
+        assert isinstance(joint.module, torch.nn.Module)
+        super().__init__(joint.module, graph=joint.graph)
+        self.read = read
+        self.seeds = seeds
+        self.wanted = wanted
+        self.noise = noise
+        self.watch = watch
+        self.kept: dict[Node, Any] = {}
+        self.overflow: Node | None = None
+        self._drawn: dict[torch.device, Tensor] = {}
+
+    def run_node(self, n: Node) -> Any:
+        """The value of one node."""
+        if n.op == "placeholder":
+            value = self.read(n.name)
+            value = value if self.noise is None else self.noise(value)
+        elif n.op == "output":
+            return None  # what is wanted was kept
+        elif is_write(n):
+            value = self.env[n.args[1]]  # type: ignore[index]
+        elif n.name in self.seeds:
+            value = self._draw(n, self.seeds[n.name])
+        elif n.target == aten.view.default:
+            value = aten.reshape.default(*self.fetch_args_kwargs_from_env(n)[0])
+        else:
+            value = super().run_node(n)
+        if self.watch and self.overflow is None and _overflows(value, [self.env[x] for x in n.all_input_nodes]):
+            self.overflow = n
+        if n in self.wanted:
+            self.kept[n] = value
+        return value
+
+    def _draw(self, n: Node, seed: Seed) -> Tensor:
+        """Numbers of Inductor's; all seeds of a device are drawn at the first."""
+        if seed.device not in self._drawn:
+            self._drawn[seed.device] = draw_seeds(seed.count, seed.device)
+        args = self.fetch_args_kwargs_from_env(n)[0]
+        kind = SEEDED[n.target]  # type: ignore[index]
+        low, high, size = args[:3] if kind == "randint" else (0, 0, args[0])
+        numbers = draw_from_seed(self._drawn[seed.device][seed.slot].clone(), size, kind, low, high)
+        return numbers.to(n.meta["val"].dtype)
+
+
+def _overflows(value: Any, operands: list[Any]) -> bool:
+    """Whether finite operands, at least one, became something that is not finite."""
+    known = [x for x in tree_leaves(operands) if isinstance(x, Tensor)]
+    return bool(known) and all(map(_finite, known)) and not all(map(_finite, tree_leaves(value)))
+
+
+def _finite(x: Any) -> bool:
+    return not isinstance(x, Tensor) or not x.dtype.is_floating_point or bool(torch.isfinite(x).all())
