@@ -119,7 +119,7 @@ def _of_op(step: Step, sizes: Sizes) -> Results:
 
 def _number(step: Step, found: Shared | Refused) -> Results:
     power = power_of_number(step.node, step.batch)
-    return replace(found, power=power, scaled_at=step.node) if power and isinstance(found, Shared) else found
+    return replace(found, power=power) if power and isinstance(found, Shared) else found
 
 
 def _of_tensors(step: Step) -> Results:
