@@ -122,7 +122,7 @@ class Compiler:
             Captured(names, found.roles, fakes, found.probe, symbol, env),
             self.options,
             draws[-1] if draws else None,
-            number=len(self.checks),
+            number=len(self.rewritings) - 1,
         )
         self.checks.append(check)
         return self._noting(compiled, self._delivering(found), rewriting, check)

@@ -188,8 +188,9 @@ class DPModule(nn.Module):
         """
         _ = self.rewriting
         loss_inside = self._loss_fn is not None
+        captured, validated = self._compiler.rewritings, self._compiler.validations
         return make_certificate(
-            self._mechanism, self._compiler.rewritings, loss_inside=loss_inside, batch_dims=self._batch_dims
+            self._mechanism, captured, validated, loss_inside=loss_inside, batch_dims=self._batch_dims
         )
 
     @property

@@ -14,11 +14,13 @@ from torch.fx import Graph, Node
 from dpgraph.capture.batch import BatchDims
 from dpgraph.capture.joint import Constant, JointGraph, Sample
 from dpgraph.clipping import CLIPPING_FUNCTIONS
+from dpgraph.errors import Place
 from dpgraph.mechanism import Mechanism
 from dpgraph.passes.pipeline import Rewriting
 from dpgraph.provenance.registry import REGISTERED
 from dpgraph.report.text import as_text
 from dpgraph.torch_compat import tree_leaves
+from dpgraph.validate.record import Validation
 
 __all__ = ["Certificate", "CertifiedGraph", "make_certificate"]
 
@@ -40,6 +42,9 @@ class CertifiedGraph:
         num_sites: how many parameters get a gradient from samples in it.
         entered: every tensor that it reads besides parameters, and what it was taken for.
         written: buffers and objects that it leaves changed.
+        public: sizes of its inputs that vary from call to call.
+        stops: operators that end in an error for some values of one sample, with their lines.
+        validated: how it was compared with its operators run one by one.
     """
 
     digest: str
@@ -47,6 +52,9 @@ class CertifiedGraph:
     num_sites: int
     entered: tuple[str, ...]
     written: tuple[str, ...]
+    public: tuple[str, ...]
+    stops: tuple[str, ...]
+    validated: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,10 @@ class Certificate:
         table.add_row("about", "\n".join(f"{g.digest[:16]}  {g.num_operators} operators" for g in self.graphs) or "-")
         for i, graph in enumerate(self.graphs):
             table.add_row(f"graph {i + 1} reads", "\n".join(f"- {x}" for x in graph.entered))
-            table.add_row(f"graph {i + 1} writes", "\n".join(f"- {x}" for x in graph.written) or "nothing")
+            table.add_row("writes", "\n".join(f"- {x}" for x in graph.written) or "nothing")
+            table.add_row("takes for public", "\n".join(f"- {x}" for x in graph.public) or "no size that varies")
+            table.add_row("may be stopped by", "\n".join(f"- {x}" for x in graph.stops) or "nothing that is known")
+            table.add_row("validated", graph.validated)
         table.add_row("sensitivity", f"{self.sensitivity:g}  ({self.clipping}, {self.num_groups} groups)")
         table.add_row("trained", f"{len(self.trained)} parameters ({self.mode})")
         table.add_row("assumed", "\n".join(f"- {x}" for x in self.assumptions))
@@ -100,9 +111,15 @@ class Certificate:
 
 
 def make_certificate(
-    mechanism: Mechanism, rewritings: Sequence[Rewriting], *, loss_inside: bool, batch_dims: BatchDims
+    mechanism: Mechanism,
+    rewritings: Sequence[Rewriting],
+    validations: Sequence[Validation],
+    *,
+    loss_inside: bool,
+    batch_dims: BatchDims,
 ) -> Certificate:
     """The certificate of everything that was captured so far."""
+    validated = {v.graph: str(v).partition(": ")[2] for v in validations}
     captured = [r.stages["captured"] for r in rewritings]
     graphs = [joint.graph for joint in captured]
     name = next((n for n, f in CLIPPING_FUNCTIONS.items() if f is mechanism.clipping), None)
@@ -110,9 +127,16 @@ def make_certificate(
         claim=CLAIM,
         graphs=tuple(
             CertifiedGraph(
-                _digest(joint.graph), len(_operators(joint.graph)), len(r.sites), _entered(joint), _written(joint)
+                digest=_digest(joint.graph),
+                num_operators=len(_operators(joint.graph)),
+                num_sites=len(r.sites),
+                entered=_entered(joint),
+                written=_written(joint),
+                public=tuple(map(str, r.assumptions.public_sizes)),
+                stops=tuple(_shown(place) for place in r.assumptions.stops),
+                validated=validated.get(i, "not yet, or not asked for"),
             )
-            for joint, r in zip(captured, rewritings, strict=True)
+            for i, (joint, r) in enumerate(zip(captured, rewritings, strict=True))
         ),
         mode=mechanism.mode,
         trained=mechanism.trained,
@@ -144,8 +168,8 @@ def _assumptions(mechanism: Mechanism, loss_inside: bool) -> tuple[str, ...]:
         "marked with torch.compiler.assume_constant_result return",
         "sizes other than the number of samples are public: how long the inputs are is no secret of one sample; pad to "
         "a fixed length where it is, and divide by what a mask counts",
-        "an error is no release: an index out of range, or a decomposition of a matrix that is not finite, stops the "
-        "step for all samples",
+        "that a step ends in an error is no release: an index out of range, which one sample may hold, stops it for "
+        "all",
     )
 
 
@@ -160,6 +184,10 @@ def _written(joint: JointGraph) -> tuple[str, ...]:
     buffers = (joint.inputs[placeholder] for placeholder in joint.written)
     names = [role.name for role in buffers if isinstance(role, Constant)] + [write.target for write in joint.writes]
     return tuple(dict.fromkeys(f"{name}: free of samples" for name in names))
+
+
+def _shown(place: Place) -> str:
+    return f"{place.op} at {place.line}" if place.line is not None else str(place.op)
 
 
 def _trusted(

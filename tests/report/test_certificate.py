@@ -79,7 +79,31 @@ def test_it_names_what_entered_and_what_was_left_changed():
         "table: the same for all samples",
     )
     assert graph.written == ("num_calls: free of samples",)
+    assert graph.public == ()
+    assert "2 samples, largest relative difference" in graph.validated
     assert "num_calls: free of samples" in str(module.certificate)
+
+
+def test_it_tells_which_sizes_are_public_and_what_one_sample_can_stop():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(5, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.table(ids).sum(1)
+
+    module = certified(Model(), torch.randint(5, (4, 3)))
+    module(torch.randint(5, (4, 6)))
+    graph = module.certificate.graphs[-1]
+    assert graph.public == ("size of axis 1 of ids",)
+    assert any("embedding" in x and "self.table(ids)" in x for x in graph.stops)
+
+
+def test_what_was_not_validated_is_said():
+    module = dp_compile(nn.Linear(4, 3), "full", options=CompileOptions(backend="eager", verify="never"))
+    module(torch.randn(5, 4))
+    assert module.certificate.graphs[0].validated == "not yet, or not asked for"
 
 
 def test_where_the_loss_is_decides_what_is_assumed():
