@@ -53,7 +53,7 @@ def add_noise_on_step(
 
     Source: Abadi et al. 2016 (arXiv:1607.00133), algorithm 1.
 
-    >>> weight = nn.Parameter(torch.zeros(2))
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
     >>> optimizer = torch.optim.SGD([weight], lr=1.0)
     >>> noise = add_noise_on_step(optimizer, noise_multiplier=0.0, sensitivity=1.0, expected_batch_size=4.0)
     >>> weight.grad = torch.tensor([4.0, 8.0])
