@@ -72,20 +72,20 @@ def recurrent(kind: Any, **settings: Any) -> Callable[[], nn.Module]:
     return lambda: kind(D, 4, batch_first=True, **settings)
 
 
-sound("LSTM on raw features", rows(T, D), r=recurrent(nn.LSTM, num_layers=2, bidirectional=True))(
+sound("LSTM on raw features", rows(2, D), r=recurrent(nn.LSTM, num_layers=2, bidirectional=True))(
     lambda m, x: m.r(x)[0]
 )
-sound("LSTM without biases", rows(T, D), r=recurrent(nn.LSTM, bias=False))(lambda m, x: m.r(x)[0])
-sound("LSTM with a projection", rows(T, D), r=recurrent(nn.LSTM, proj_size=2))(lambda m, x: m.r(x)[0])
-sound("last state of a GRU", rows(T, D), r=recurrent(nn.GRU, bidirectional=True))(
+sound("LSTM without biases", rows(2, D), r=recurrent(nn.LSTM, bias=False))(lambda m, x: m.r(x)[0])
+sound("LSTM with a projection", rows(2, D), r=recurrent(nn.LSTM, proj_size=2))(lambda m, x: m.r(x)[0])
+sound("last state of a GRU", rows(2, D), r=recurrent(nn.GRU, bidirectional=True))(
     lambda m, x: m.r(x)[1].transpose(0, 1)
 )
-sound("RNN", rows(T, D), r=recurrent(nn.RNN, nonlinearity="relu"))(lambda m, x: m.r(x)[0])
+sound("RNN", rows(2, D), r=recurrent(nn.RNN, nonlinearity="relu"))(lambda m, x: m.r(x)[0])
 
 
 @sound(
     "LSTM with given states",
-    lambda: [torch.randn(B, T, D), torch.randn(1, B, 4), torch.randn(1, B, 4)],
+    lambda: [torch.randn(B, 2, D), torch.randn(1, B, 4), torch.randn(1, B, 4)],
     axes=(0, 1, 1),
     r=recurrent(nn.LSTM),
 )
@@ -94,7 +94,7 @@ def _(m, x, h, c):
     return outputs + h.transpose(0, 1)
 
 
-@sound("GRU with a given state", lambda: [torch.randn(B, T, D), torch.randn(1, B, 4)], axes=(0, 1), r=recurrent(nn.GRU))
+@sound("GRU with a given state", lambda: [torch.randn(B, 2, D), torch.randn(1, B, 4)], axes=(0, 1), r=recurrent(nn.GRU))
 def _(m, x, h):
     return m.r(x, h)[0]
 

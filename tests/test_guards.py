@@ -445,6 +445,27 @@ def test_the_position_in_the_batch_is_no_index_of_a_table():
     refuse(lambda m, x: m.layer(x) + m.table[torch.arange(len(x))], table=torch.randn(64, 4))
 
 
+def test_positions_in_the_batch_are_not_padded():
+    refuse(lambda m, x: m.layer(x)[nn.functional.pad(torch.arange(len(x))[:, None], (0, 1))].flatten(1))
+
+
+def test_offsets_stay_in_the_rows_of_their_sample():
+    model = Program(lambda m, x: m.layer(x).flatten(0, 1)[torch.arange(len(x)) * 3 + 3].square())
+    module = private(model)
+    x = torch.randn(5, 3, 4)
+
+    def gradient(x):
+        model.zero_grad()
+        module(x).sum().backward()
+        return model.layer.weight.grad.clone()
+
+    torch.testing.assert_close(gradient(x), sum(gradient(x[b : b + 1]) for b in range(5)))
+
+
+def test_a_block_of_the_batch_is_not_shifted():
+    refuse(lambda m, x: m.layer(torch.cat([x, x]))[1 : 1 + len(x)])
+
+
 def test_the_number_of_samples_is_not_data():
     refuse(lambda m, x: m.layer(x) / x.shape[0])
 

@@ -61,9 +61,7 @@ FLAT = [
         "own rows by remainders", 0, lambda x, i: x.flatten(0, 1)[(first(x) + (i - 7) % 3).flatten()], ROWS, OFFSETS
     ),
     program("own rows by argmax", 0, lambda x: x.flatten(0, 1)[(first(x) + x.argmax(1)).flatten()], ROWS),
-    program("places along a longer axis", "refused", lambda x: x.flatten(0, 1)[first(x) + x.argmax(2)], ROWS),
     program("own rows counted", 0, lambda x: x.flatten(0, 1)[(first(x) + torch.arange(3)).flatten()], ROWS),
-    program("rows counted too far", "refused", lambda x: x.flatten(0, 1)[first(x) + torch.arange(4)], ROWS),
     program(
         "own rows gathered",
         0,

@@ -56,8 +56,8 @@ MUTANTS = (
     ),
     guard(
         "parameters in one storage",
-        "mechanism.py",
-        "if other != name and chosen & {name, other}:",
+        "parameter_memory.py",
+        "if chosen & {a.name, b.name} and _overlap(a, b):",
         "if False:",
         "parameters_that_share_storage_are_refused",
     ),
@@ -134,7 +134,7 @@ MUTANTS = (
     guard(
         "the line that fixes the number of samples",
         "capture/batch_size.py",
-        "    if node is not None:\n        return batch_size_fixed(find_place(node))\n",
+        "    if node is not None:\n        return _unrolled(gm, node) or batch_size_fixed(find_place(node))\n",
         "    return batch_size_fixed(Place())\n",
         "the_number_of_samples_is_not_fixed",
     ),
