@@ -7,8 +7,8 @@ decomposes them once more.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 
 from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, lowering, trace
 
@@ -37,17 +37,22 @@ def compile_together(calls: Sequence[Call], num_samples: int) -> list[list[Tenso
         return results
 
     inputs = [x.clone() for _, tensors in calls for x in tensors]
-    for x in inputs:
-        if x.ndim and x.shape[0] == num_samples:
-            torch._dynamo.mark_dynamic(x, 0)
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)  # constants of the cases
+    fakes = [_fake(mode, x, num_samples) for x in inputs]
     with mode:
-        graph = trace(whole, fakes := [mode.from_tensor(x) for x in inputs])
+        graph = trace(whole, fakes)
     lowering._run_whole()
     with lowering._inside_inductor(fakes):
         compiled = lowering._compile_half(graph, fakes)
     results = compiled(inputs)
     return [list(own) for own in _split(results, counts)]
+
+
+def _fake(mode: FakeTensorMode, x: Tensor, num_samples: int) -> Tensor:
+    """One symbol for B, and numbers for all other sizes."""
+    of_samples = [i == 0 and size == num_samples for i, size in enumerate(x.shape)]
+    sizes = [DimDynamic.DUCK if own else DimDynamic.STATIC for own in of_samples]
+    return mode.from_tensor(x, symbolic_context=StatelessSymbolicContext(dynamic_sizes=sizes))
 
 
 def _split(items: Sequence[Any], sizes: Sequence[int]) -> list[Sequence[Any]]:

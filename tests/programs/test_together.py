@@ -15,7 +15,7 @@ from tests.programs.together import SmallCase, check_together, measure_together
 def small(name: str, function=lambda m, x: m.layer(x), bias: bool = True, **options) -> SmallCase:
     torch.manual_seed(0)
     x = torch.randn(4, 3, dtype=torch.float64)
-    return SmallCase(name, Run(function, layer=nn.Linear(3, 2, bias)).double(), ((x,), (x[:2],)), **options)
+    return SmallCase(name, Run(function, layer=nn.Linear(3, 2, bias)).double(), ((x,), (x[:2],), (x[:0],)), **options)
 
 
 MIXES = {"function": lambda m, x: m.layer(x).softmax(0)}

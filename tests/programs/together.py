@@ -100,17 +100,19 @@ def measure_together(
         return []
     try:
         return _measure(cases, clipping, bound, options)
-    except Exception as error:  # whatever it is, it is said of which case it is
-        if len(cases) == 1:
-            return [error]
-        half = len(cases) // 2
-        halves = [
-            measure_together(c, clipping=clipping, bound=bound, options=options) for c in (cases[:half], cases[half:])
-        ]
-        found = [e for several in halves for e in several]
-        if not any(isinstance(e, Exception) for e in found):
-            raise
-        return found
+    except Exception as error:  # noqa: BLE001  whatever it is, it is said of which case it is
+        raised = error
+    if len(cases) == 1:
+        return [raised]
+    half = len(cases) // 2
+    found = [
+        e
+        for several in (cases[:half], cases[half:])
+        for e in measure_together(several, clipping=clipping, bound=bound, options=options)
+    ]
+    if not any(isinstance(e, Exception) for e in found):
+        raise raised
+    return found
 
 
 def _measure(
@@ -148,8 +150,8 @@ def _train(module: DPModule, cases: Sequence[SmallCase], call: int) -> tuple[Ten
         p.grad = None
     outputs = module(tuple(case.calls[call] for case in cases))
     sum(case.loss(y).sum() for case, y in zip(cases, outputs, strict=True)).backward()
-    norms = module.grad_norms.reshape(cases[0].num_samples[call], -1)
-    return norms.split([len(case.groups()) for case in cases], 1)
+    num_groups = [len(case.groups()) for case in cases]
+    return module.grad_norms.reshape(cases[0].num_samples[call], sum(num_groups)).split(num_groups, 1)
 
 
 def _loop(case: SmallCase, call: int) -> PerSampleGradients:
