@@ -11,8 +11,15 @@ from tests.programs.exact import check_exact
 from tests.programs.several import Several
 
 B, T, D = 5, 4, 6
-IDS = torch.tensor([2, 0])
-WIDE = torch.zeros(T, D, dtype=torch.float64)
+
+
+def ids():
+    """[2, 0], made in the graph."""
+    return 2 - 2 * torch.arange(2)
+
+
+def wide():
+    return torch.zeros(T, D, dtype=torch.float64)
 
 
 def spread(w, x):
@@ -25,7 +32,7 @@ def rows(x):
 
 
 def write_zeros(w, x, i):
-    h = spread(w, x) + WIDE  # Inductor drops the sum
+    h = spread(w, x) + wide()  # Inductor drops the sum
     h[rows(x), i] = 0
     return h.sum(1)
 
@@ -43,25 +50,25 @@ def write_into_interleaved(w, x, i):
 
 
 def write_after_division(w, x, i):
-    h = spread(w, x) / torch.ones_like(WIDE)
-    h[:, IDS] = 0.5
+    h = spread(w, x) / torch.ones_like(wide())
+    h[:, ids()] = 0.5
     return h
 
 
 def write_twice(w, x, i):
-    h = spread(w, x).index_fill(1, IDS, 0.5)
-    return h.index_fill(2, IDS, 0.25) * spread(w, x)
+    h = spread(w, x).index_fill(1, ids(), 0.5)
+    return h.index_fill(2, ids(), 0.25) * spread(w, x)
 
 
 def write_half(w, x, i):
-    h = spread(w, x) + WIDE
+    h = spread(w, x) + wide()
     h[:, 1] = x.sin()
     h[:, 2:, ::2] = 1.0
     return h
 
 
 def write_where_masked(w, x, i):
-    h = spread(w, x) * torch.ones_like(WIDE)
+    h = spread(w, x) * torch.ones_like(wide())
     h[:, torch.tensor([True, False, True, False])] = 1.5
     return h
 
@@ -76,21 +83,23 @@ WRITTEN = {
     "write_where_masked": write_where_masked,
     "index_put": lambda w, x, i: spread(w, x).index_put((rows(x), i), x),
     "index_put_added": lambda w, x, i: spread(w, x).index_put((rows(x), i), x, accumulate=True),
-    "index_fill": lambda w, x, i: spread(w, x).index_fill(1, IDS, 0.5).sum(1),
-    "index_copy": lambda w, x, i: spread(w, x).index_copy(1, IDS, x.unsqueeze(1).expand(-1, 2, -1)).cos(),
-    "index_add": lambda w, x, i: spread(w, x).index_add(1, IDS, x.unsqueeze(1).expand(-1, 2, -1)).cos(),
-    "index_of_sample": lambda w, x, i: (spread(w, x) - WIDE).index_put((rows(x), i), x.new_zeros(())).exp(),
+    "index_fill": lambda w, x, i: spread(w, x).index_fill(1, ids(), 0.5).sum(1),
+    "index_copy": lambda w, x, i: spread(w, x).index_copy(1, ids(), x.unsqueeze(1).expand(-1, 2, -1)).cos(),
+    "index_add": lambda w, x, i: spread(w, x).index_add(1, ids(), x.unsqueeze(1).expand(-1, 2, -1)).cos(),
+    "index_of_sample": lambda w, x, i: (spread(w, x) - wide()).index_put((rows(x), i), x.new_zeros(())).exp(),
     "scatter": lambda w, x, i: spread(w, x).scatter(1, i[:, None, None].expand(-1, 1, D), x.unsqueeze(1)),
     "scatter_add": lambda w, x, i: spread(w, x).scatter_add(1, i[:, None, None].expand(-1, 1, D), x.unsqueeze(1)),
     "scatter_number": lambda w, x, i: spread(w, x).scatter(1, i[:, None, None].expand(-1, 1, D), 0.5),
     "select_scatter": lambda w, x, i: torch.select_scatter(spread(w, x), x, 1, 2).sin(),
     "slice_scatter": lambda w, x, i: torch.slice_scatter(spread(w, x), x.unsqueeze(1), 1, 1, 2).sin(),
-    "slice_scatter_all": lambda w, x, i: torch.slice_scatter(WIDE + x[:, None], spread(w, x), 1).index_fill(1, IDS, 2),
+    "slice_scatter_all": lambda w, x, i: torch.slice_scatter(wide() + x[:, None], spread(w, x), 1).index_fill(
+        1, ids(), 2
+    ),
     "diagonal_scatter": lambda w, x, i: torch.diagonal_scatter(spread(w, x), x[:, :T], 0, 1, 2).sin(),
-    "windows": lambda w, x, i: (x * w).unfold(1, 3, 1).index_fill(2, IDS, 0.5),
-    "windows_copied": lambda w, x, i: (x * w).unfold(1, 2, 1).index_copy(2, IDS[1:], x[:, 1:].unsqueeze(2)),
-    "windows_of_images": lambda w, x, i: F.unfold((x * w).reshape(-1, 1, 2, 3), 2).index_fill(1, IDS, 0.5),
-    "written_with_weight": lambda w, x, i: spread(w, x).index_copy(1, IDS, spread(w, x.cos())[:, :2]),
+    "windows": lambda w, x, i: (x * w).unfold(1, 3, 1).index_fill(2, ids(), 0.5),
+    "windows_copied": lambda w, x, i: (x * w).unfold(1, 2, 1).index_copy(2, ids()[1:], x[:, 1:].unsqueeze(2)),
+    "windows_of_images": lambda w, x, i: F.unfold((x * w).reshape(-1, 1, 2, 3), 2).index_fill(1, ids(), 0.5),
+    "written_with_weight": lambda w, x, i: spread(w, x).index_copy(1, ids(), spread(w, x.cos())[:, :2]),
 }
 
 # What is read by index is written by index in the backward: into a table for each sample.
@@ -102,7 +111,7 @@ READ = {
     "second_axis": lambda w, x, i: w.flatten(1)[:, i].t() * x[:, :4],
     "flat": lambda w, x, i: w.flatten()[i].unsqueeze(1) * x,
     "each_position": lambda w, x, i: w.flatten()[x.detach().abs().long() % 24] * x,
-    "relative_positions": lambda w, x, i: w[:, IDS // 2, IDS].sum(1) * x[:, :4],
+    "relative_positions": lambda w, x, i: w[:, ids() // 2, ids()].sum(1) * x[:, :4],
     "relative_positions_of_one": lambda w, x, i: w.flatten()[torch.tensor([[0, 1], [1, 0]])].sum(0) * x[:, :2],
 }
 
