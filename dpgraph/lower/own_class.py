@@ -9,7 +9,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
+
+from dpgraph.lower.capture_errors import refuse_detours
 
 __all__ = ["class_like"]
 
@@ -29,6 +32,8 @@ def class_like(base: type[Module], model: nn.Module, *, takes_targets: bool) -> 
     """
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled():
+            refuse_detours()  # a tracer may hand in one object for all arguments, which cannot be passed on
         return base.forward(self, *args, **kwargs)
 
     forward.__doc__ = base.forward.__doc__

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from dpgraph.capture.joint import Parameter
 from dpgraph.validate.interface import Interface
@@ -47,7 +48,10 @@ def run_compiled(
     """
     before = _checksums(captured, inputs)
     given = [_stand_in(x, isinstance(r, Parameter)) for x, r in zip(inputs, captured.roles, strict=True)]
-    with torch.enable_grad():
+    with (
+        torch.enable_grad(),
+        saved_tensors_hooks(_as_it_is, _as_it_is),
+    ):  # and none of the user's, such as a checkpoint's
         returned = compiled(*given)
         own = {i for i, r in enumerate(captured.roles) if not isinstance(r, Parameter) and isinstance(given[i], Tensor)}
         after_forward = {i: given[i].detach().clone() for i in own}
@@ -68,6 +72,10 @@ def run_compiled(
         tangents=tangents,
         written=tuple(i for i, checksum in _checksums(captured, inputs).items() if checksum != before[i]),
     )
+
+
+def _as_it_is(x: Any) -> Any:
+    return x
 
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -96,8 +96,8 @@ class Beside(nn.Module):
         return self.layer(x) * self.op(x)
 
 
-def run(op) -> None:
-    dp_compile(Beside(op), "full", options=EAGER)(torch.randn(5, 4))
+def run(op, options=EAGER) -> None:
+    dp_compile(Beside(op), "full", options=options)(torch.randn(5, 4))
 
 
 @pytest.mark.parametrize(("op", "rule"), [(SINE, "pointwise"), (SINE, "leading"), (SCALED, "leading")])
@@ -157,7 +157,7 @@ def test_values_between_whole_numbers_are_tried():
 
 def test_the_experiment_has_three_samples():
     register_transfer(COUNTED, "pointwise")
-    run(COUNTED)
+    run(COUNTED, CompileOptions(backend="eager", verify="never"))
     assert NUM_ROWS[:-1]
     assert set(NUM_ROWS[:-1]) == {3}
 
