@@ -118,10 +118,13 @@ def law_of_gradient_rule(c: Case) -> Law:
         results = evaluate(GRADIENT_RULES[c.op], args, c.kwargs, c.op)
         return [y for form in results if form is not None for y in all_of(form, w)]
 
+    present = [form is not None for form in evaluate(GRADIENT_RULES[c.op], c.args, c.kwargs, c.op)]
+
     def of_sample(b: int) -> list[Tensor]:
         alone = tree_map(lambda x: x.stack[b] if isinstance(x, PerSampleTensor) else x, c.args)
         result = c.op(*alone, **c.kwargs)
-        return [x for x in (result if isinstance(result, tuple) else (result,)) if x is not None]
+        several = result if isinstance(result, tuple) else (result,)
+        return [x for x, kept in zip(several, present, strict=True) if kept]
 
     samples = zip(*(of_sample(b) for b in range(B)), strict=True)
     expected = [y for several in samples for y in all_of_materialised(torch.stack(several))]
