@@ -68,7 +68,6 @@ class Watch:
             self.record.forget()
             return
         undo(backward_under_way())
-        self.record.forget()
         raise ArgumentError(
             "a trained parameter got a gradient past the private graph",
             place=Place(parameter=self.name),

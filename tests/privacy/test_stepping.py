@@ -142,6 +142,15 @@ def test_a_backward_that_failed_is_not_stepped_with():
     check_step(model, optimizer, before, expected)
 
 
+def test_a_foreign_backward_that_was_refused_leaves_what_was_delivered():
+    model, q, optimizer, _ = private()
+    expected, before = clipped(model, rows()), values(model)
+    loss(q(rows())).backward()
+    with pytest.raises(ArgumentError, match="past the private graph"):
+        q.encode(rows()).sum().backward()
+    check_step(model, optimizer, before, expected)
+
+
 def test_an_optimizer_without_trained_parameters_is_refused():
     q = build()[1]
     other = nn.Linear(2, 2)
