@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
 
-from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, lowering, trace
+from dpgraph.torch_compat import FakeTensorMode, ShapeEnv, compile_part, trace
 
 __all__ = ["compile_together"]
 
@@ -41,10 +41,7 @@ def compile_together(calls: Sequence[Call], num_samples: int) -> list[list[Tenso
     fakes = [_fake(mode, x, num_samples) for x in inputs]
     with mode:
         graph = trace(whole, fakes)
-    lowering._run_whole()
-    with lowering._inside_inductor(fakes):
-        compiled = lowering._compile_half(graph, fakes)
-    results = compiled(inputs)
+    results = compile_part(graph)(inputs)
     return [list(own) for own in _split(results, counts)]
 
 
