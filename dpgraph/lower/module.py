@@ -14,6 +14,7 @@ from dpgraph.lower.capture_errors import refuse_detours, translate, went_around
 from dpgraph.lower.compiler import Compiler
 from dpgraph.lower.delivery import Delivery
 from dpgraph.lower.guard import Guard
+from dpgraph.lower.held_tensors import HeldTensors
 from dpgraph.lower.known_tensors import name_tensors
 from dpgraph.lower.one_step import describe, measure_one_step
 from dpgraph.lower.own_class import class_like
@@ -75,7 +76,7 @@ class DPModule(nn.Module):
         object.__setattr__(self, "_loss_fn", loss_fn)  # not as a submodule, if it is a module: keys are the model's
         self._change = change
         self._compiler = Compiler(mechanism, options)
-        self._guard = Guard()
+        self._guard, self._attributes = Guard(), HeldTensors(model)
         self._known = KnownParameters.of(model, mechanism.trained)
         self._known.look_up(model, self._guard)
         self._signature = inspect.signature(model.forward)
@@ -188,10 +189,8 @@ class DPModule(nn.Module):
         """
         _ = self.rewriting
         loss_inside = self._loss_fn is not None
-        captured, validated = self._compiler.rewritings, self._compiler.validations
-        return make_certificate(
-            self._mechanism, captured, validated, loss_inside=loss_inside, batch_dims=self._batch_dims
-        )
+        graphs = self._compiler.rewritings, self._compiler.validations
+        return make_certificate(self._mechanism, *graphs, loss_inside=loss_inside, batch_dims=self._batch_dims)
 
     @property
     def graphs(self) -> Mapping[str, torch.fx.Graph]:
@@ -254,7 +253,7 @@ class DPModule(nn.Module):
         delivery = Delivery(names, probe, self._guard)
         axes = tuple(call.dims[id(x)] for x in rows)
         marked = [(probe, 0), *zip(rows, axes, strict=True)]
-        tensors = name_tensors(self, self._loss_fn, call, probe, names)
+        tensors = name_tensors(self, self._loss_fn, self._attributes, call, probe, names)
         with capture_config(), self._compiler.during(tensors, delivery), batch_marked(marked):
             outputs, _ = self._compiled(
                 self._held, self._loss_fn, probe, rows, axes, given.args, given.kwargs, given.targets

@@ -78,7 +78,10 @@ def with_sizes(step: Step, results: Results, sizes: Sizes) -> Results:
     if new:
         if isinstance(results, Refused) and results.kind == "unknown" and results.origin is step.node:
             results = step.mixed(COUNTS)
-        sizes.update(dict.fromkeys(new, _of_new_size(step, results)))
+        found = _of_new_size(step, results)
+        if isinstance(found, Refused) and found.kind == "unshown" and found.origin is step.node:
+            found = step.mixed(COUNTS)  # how many a mask picks, every sample has a part in
+        sizes.update(dict.fromkeys(new, found))
     found = of_sizes(step.node, sizes)
     return found if isinstance(found, Refused) and not isinstance(results, Refused) else results
 

@@ -174,7 +174,6 @@ class Beside(nn.Module):
     def __init__(self, program) -> None:
         super().__init__()
         self.layer = nn.Linear(3, 3)
-        self.current = torch.randn(4, 3)
         self.kept = SimpleNamespace(scale=torch.ones(3))
         self.program = program
 
@@ -196,12 +195,47 @@ PROGRAMS = {
 def test_what_comes_past_the_arguments_is_refused(name, backend):
     program, said = PROGRAMS[name]
     model = Beside(program)
+    module = dp_compile(model, "full", options=CompileOptions(backend=backend))
+    model.current = torch.randn(4, 3)
     model.layer.weight.grad = torch.ones(3, 3)
     model.array = torch.ones(3).numpy()
-    module = dp_compile(model, "full", options=CompileOptions(backend=backend))
     with pytest.raises(UnsupportedProgramError, match=said) as caught:
         module(torch.randn(4, 3))
     assert "register_buffer" in caught.value.fix
+
+
+class Holding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.scale, self.table = torch.ones(3), {"a": [torch.ones(3)]}
+
+    def forward(self, x):
+        return self.layer(x) * self.scale + self.table["a"][0]
+
+
+def test_attributes_that_the_model_came_with_are_a_part_of_it():
+    module = dp_compile(Holding(), "full", options=EAGER)
+    module(torch.randn(4, 3)).sum().backward()
+    entered = module.certificate.graphs[0].entered
+    assert {"scale: the same for all samples", "table: the same for all samples"} < set(entered)
+
+
+def put_another(model):
+    model.scale = torch.ones(3)
+
+
+def write_into(model):
+    model.scale.copy_(torch.randn(3))
+
+
+@pytest.mark.parametrize("change", [put_another, write_into])
+def test_attributes_that_came_later_are_not(change):
+    model = Holding()
+    module = dp_compile(model, "full", options=EAGER)
+    change(model)
+    with pytest.raises(UnsupportedProgramError, match="'scale'"):
+        module(torch.randn(4, 3))
 
 
 def test_buffers_and_frozen_parameters_out_of_sight_are_constants():
