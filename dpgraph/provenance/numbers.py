@@ -76,11 +76,9 @@ def with_sizes(step: Step, results: Results, sizes: Sizes) -> Results:
     """`results`, unless a size of theirs is refused; notes the sizes that this op is the first to have."""
     new = [symbol for symbol in _symbols(step.node) if symbol not in sizes]
     if new:
-        if isinstance(results, Refused) and results.kind == "unknown" and results.origin is step.node:
-            results = step.mixed(COUNTS)
         found = _of_new_size(step, results)
-        if isinstance(found, Refused) and found.kind == "unshown" and found.origin is step.node:
-            found = step.mixed(COUNTS)  # how many a mask picks, every sample has a part in
+        if isinstance(found, Refused) and found.origin is step.node:
+            found = step.mixed(COUNTS)  # every sample has a part in a count, whatever becomes of what is counted
         sizes.update(dict.fromkeys(new, found))
     found = of_sizes(step.node, sizes)
     return found if isinstance(found, Refused) and not isinstance(results, Refused) else results
