@@ -23,11 +23,9 @@ from dpgraph.capture.joint import JointGraph, Parameter, Sample, Tangent
 from dpgraph.passes.pipeline import Rewriting
 from dpgraph.provenance.lattice import Refused
 from dpgraph.provenance.rules import operands_read
-from dpgraph.torch_compat import InputMutationAOTOutput, PlainAOTInput, PlainAOTOutput, TangentAOTInput
+from dpgraph.torch_compat import PlainAOTInput, PlainAOTOutput, TangentAOTInput
 
 __all__ = ["EmptyCall"]
-
-COPY = torch.ops.aten.copy_.default
 
 
 @dataclass(frozen=True)
@@ -108,16 +106,10 @@ class EmptyCall:
 
     @cached_property
     def _writes(self) -> Mapping[int, Node]:
-        """The new value of each input that the forward writes: as an output, or as a copy within the graph."""
-        found = {
-            d.mutated_input.idx: x
-            for d, x in self._described
-            if isinstance(d, InputMutationAOTOutput) and isinstance(d.mutated_input, PlainAOTInput)
-        }
-        for node in self._joint.graph.find_nodes(op="call_function", target=COPY):
-            if node.args[0] in self._binding:
-                found[self._binding[node.args[0]]] = node.args[1]
-        return {i: node for i, node in found.items() if node not in self._of_samples}
+        """The new value of each input that the forward writes."""
+        joint = self._joint
+        new = {joint.nodes[name]: joint.outputs[i] for i, name in zip(joint.mutations, joint.written, strict=True)}
+        return {self._binding[x]: v for x, v in new.items() if v is not None and v not in self._of_samples}
 
     @cached_property
     def _of_samples(self) -> frozenset[Node]:
