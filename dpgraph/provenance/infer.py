@@ -28,7 +28,7 @@ from dpgraph.provenance.numbers import (
     has_no_tensor,
     note_input,
     of_numbers,
-    of_sizes,
+    of_size_read,
     with_sizes,
 )
 from dpgraph.provenance.registry import REGISTERED, Results, Step, find_transfer
@@ -111,7 +111,7 @@ def _of_op(step: Step, sizes: Sizes) -> Results:
         source = step.known[node.args[0]]  # type: ignore[index]
         return source[node.args[1]] if isinstance(source, tuple) else source  # type: ignore[index]
     if node.target in READS_SIZES:
-        return _number(step, of_sizes(node, sizes))
+        return _number(step, of_size_read(node, sizes))
     if has_no_tensor(node) and not step.tensors:
         return _number(step, of_numbers(step))
     return with_sizes(step, _of_tensors(step), sizes)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from dpgraph.provenance.lattice import Provenance, Refused, Shared, unshown
+from dpgraph.provenance.lattice import Provenance, Refused, Shared, mixes, unshown
 from dpgraph.provenance.registry import Results, Step, transfer
 from dpgraph.torch_compat import free_unbacked_symbols, tree_leaves
 
@@ -27,7 +27,7 @@ __all__ = [
     "has_no_tensor",
     "note_input",
     "of_numbers",
-    "of_sizes",
+    "of_size_read",
     "with_sizes",
 ]
 
@@ -57,7 +57,15 @@ def has_no_tensor(node: Node) -> bool:
     return not any(isinstance(x, Tensor) for x in tree_leaves(node.meta.get("val")))
 
 
-def of_sizes(node: Node, sizes: Sizes) -> Shared | Refused:
+def of_size_read(node: Node, sizes: Sizes) -> Shared | Refused:
+    """A size as a number: every sample has a part in a count, whatever may become of what is counted."""
+    found = _of_sizes(node, sizes)
+    if isinstance(found, Refused) and not set(_symbols(node)).isdisjoint(_symbols(found.origin)):
+        return mixes(found.origin, COUNTS)
+    return found
+
+
+def _of_sizes(node: Node, sizes: Sizes) -> Shared | Refused:
     """What is known of all symbols in a number, or in the shape of each tensor, that an op has made."""
     for symbol in _symbols(node):
         found = sizes.get(symbol, unshown(node, "reads a size of which nothing is known"))
@@ -76,11 +84,8 @@ def with_sizes(step: Step, results: Results, sizes: Sizes) -> Results:
     """`results`, unless a size of theirs is refused; notes the sizes that this op is the first to have."""
     new = [symbol for symbol in _symbols(step.node) if symbol not in sizes]
     if new:
-        found = _of_new_size(step, results)
-        if isinstance(found, Refused) and found.origin is step.node:
-            found = step.mixed(COUNTS)  # every sample has a part in a count, whatever becomes of what is counted
-        sizes.update(dict.fromkeys(new, found))
-    found = of_sizes(step.node, sizes)
+        sizes.update(dict.fromkeys(new, _of_new_size(step, results)))
+    found = _of_sizes(step.node, sizes)
     return found if isinstance(found, Refused) and not isinstance(results, Refused) else results
 
 

@@ -42,7 +42,6 @@ def test_numbers_of_shared_values_are_shared(function):
         lambda x, n: torch.full((3,), x.sum().item()),
         lambda x, n: torch.full_like(n, (x > 0).sum().item()),
         lambda x, n: torch.zeros((x > 0).sum().item()),
-        lambda x, n: torch.zeros_like(torch.masked_select(x, x > 0)),
         lambda x, n: torch.arange((x > 0).sum().item()),
         lambda x, n: torch.randint(0, (x > 0).sum().item(), (3,)),
         lambda x, n: torch.randint((x > 0).sum().item(), (3,)),
@@ -71,6 +70,14 @@ def test_numbers_that_samples_decide_are_refused(function):
 def test_the_number_of_samples_is_no_public_number(function):
     (found,) = analyse(function, [X, COUNTS])
     assert isinstance(found, Refused)
+
+
+def test_a_count_in_a_shape_alone_may_be_sound_and_as_a_number_mixes():
+    found, read = analyse(lambda x: (torch.zeros_like(c := x[x > 0]), x * c.shape[0]), [X])
+    assert isinstance(found, Refused)
+    assert isinstance(read, Refused)
+    assert (found.kind, read.kind) == ("unshown", "mixes")
+    assert found.origin is read.origin
 
 
 def test_a_shape_alone_is_no_value():
