@@ -153,3 +153,16 @@ def dropped(budget):
 @pytest.mark.xfail(raises=AssertionError, reason=DRAWN)
 def test_dropout_with_no_memory():
     torch.testing.assert_close(*dropped(0.0))
+
+
+def up_to_the_longest(x, w, lengths):
+    return (x * w)[:, : lengths.max().item()].sum()
+
+
+@pytest.mark.inductor
+@pytest.mark.xfail(raises=torch._inductor.exc.InductorError, reason="no size of a slice's gradient is known: an error")
+def test_a_slice_of_a_length_that_values_tell():
+    w = torch.ones(3, requires_grad=True)
+    with torch._dynamo.config.patch(capture_scalar_outputs=True):
+        torch.compile(up_to_the_longest, fullgraph=True)(torch.ones(2, 3), w, ROWS).backward()
+    assert w.grad.tolist() == [2.0, 2.0, 0.0]
