@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from dpgraph.deliveries import RECORDS
 from dpgraph.gradients import native
 
 # Inductor refuses more where this is set: what passes here passes there.
@@ -32,6 +33,14 @@ def _fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients_left() -> None:
+    """What a test before this one left in a module that still lives waits for no step."""
+    for record in list(RECORDS.values()):
+        if record.parameter is not None:
+            record.parameter.grad = None
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 import torch
 from torch._functorch.partitioners import must_recompute
-from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch._ops import OpOverload
 from torch.fx import Graph, Node
 from torch.utils.checkpoint import CheckpointPolicy
 
-__all__ = ["LEAST_BUDGET", "KeepRandomValues", "keep_random_values"]
+__all__ = ["LEAST_BUDGET", "keep_random_values"]
 
 # With a budget of 0 the partitioner saves nothing but the inputs, what is marked as to be saved neither.
 LEAST_BUDGET = 1e-9
@@ -34,14 +33,3 @@ def _is_random(node: Node) -> bool:
         return True
     given = dict(zip(names, node.args, strict=False)) | node.kwargs
     return bool(given.get(PROBABILITY, 0.0) != 0)
-
-
-class KeepRandomValues(CustomGraphPass):
-    """The same as a pass of Inductor's, for after those that put seeds and functions of them in the place of draws."""
-
-    def __call__(self, graph: Graph) -> None:
-        keep_random_values(graph)
-
-    def uuid(self) -> bytes:
-        """It says what is saved, not how a half is compiled; a half that saves something else is another graph."""
-        return get_hash_for_files((__file__,))

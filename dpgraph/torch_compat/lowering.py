@@ -23,9 +23,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule
 
 from dpgraph import decompositions as own_decompositions
-from dpgraph.torch_compat import once, own_memory
+from dpgraph.torch_compat import aliases, drawn_once, once, own_memory
+from dpgraph.torch_compat.aliases import restore_aliases
 from dpgraph.torch_compat.compile_fx import compile_fx_with_writes_returned
-from dpgraph.torch_compat.drawn_once import LEAST_BUDGET, KeepRandomValues, keep_random_values
+from dpgraph.torch_compat.drawn_once import LEAST_BUDGET, keep_random_values
 from dpgraph.torch_compat.tracing import LEFT_WHOLE, decompositions
 
 __all__ = [
@@ -60,8 +61,8 @@ def partition_for_inductor(
     """Split a joint graph after Inductor's own passes over it, as `compile_inductor` has it done."""
     inputs = _placeholder_values(module)
     budget = torch._functorch.config.patch(activation_memory_budget=max(memory_budget, LEAST_BUDGET))
-    random_values = torch._inductor.config.patch(joint_custom_post_pass=KeepRandomValues())
-    with inside_inductor(inputs), budget, random_values:
+    last_pass = torch._inductor.config.patch(joint_custom_post_pass=_LastPass())
+    with inside_inductor(inputs), budget, last_pass:
         return torch._inductor.compile_fx.partition_fn(module, inputs, num_fwd_outputs=num_fwd_outputs)
 
 
@@ -152,7 +153,7 @@ def compile_inductor(
     rewriting = _RewriteInPlace(rewrite)
     patches = {
         "joint_custom_pre_pass": rewriting,
-        "joint_custom_post_pass": _KeepAndShow(rewriting, watch),
+        "joint_custom_post_pass": _LastPassAndShow(rewriting, watch),
         "triton.cudagraphs": replayed,
     }
     # Only what comes after the rewriting may be had from a cache: the caller needs the provenance that it finds.
@@ -184,8 +185,20 @@ class _RewriteInPlace(CustomGraphPass):
         return get_hash_for_files((__file__, *files))
 
 
-class _KeepAndShow(KeepRandomValues):
-    """Marks what is drawn at random, and shows what became of the rewritten graph, and of no graph inside it."""
+class _LastPass(CustomGraphPass):
+    """Puts right, before a joint graph is split, what Inductor's passes over it have made wrong or not seen."""
+
+    def __call__(self, graph: Graph) -> None:
+        keep_random_values(graph)
+        restore_aliases(graph)
+
+    def uuid(self) -> bytes:
+        """It says what is saved, not how a half is compiled; a half that saves something else is another graph."""
+        return get_hash_for_files((__file__, *(inspect.getfile(x) for x in (aliases, drawn_once))))
+
+
+class _LastPassAndShow(_LastPass):
+    """Shows what became of the rewritten graph, too, and of no graph inside it."""
 
     def __init__(self, rewriting: _RewriteInPlace, watch: Watch | None) -> None:
         self.rewriting = rewriting

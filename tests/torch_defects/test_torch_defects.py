@@ -16,6 +16,7 @@ ROWS = torch.tensor([1, 2])
 IN_PLACE = "fx_passes/reinplace.py writes in place into elements that share memory: passes/copy_bases_of_writes.py"
 KEPT = "a write into a buffer is kept in the graph: torch_compat/compile_fx.py"
 OVERWRITTEN = "what was computed from a buffer is computed again after its write: passes/copy_written_inputs.py"
+GIVEN_AWAY = "the backward writes into an output that is saved as a view of a copy: torch_compat/aliases.py"
 DRAWN = "the partitioner may drop what is drawn at random: torch_compat/drawn_once.py"
 
 
@@ -166,3 +167,18 @@ def test_a_slice_of_a_length_that_values_tell():
     with torch._dynamo.config.patch(capture_scalar_outputs=True):
         torch.compile(up_to_the_longest, fullgraph=True)(torch.ones(2, 3), w, ROWS).backward()
     assert w.grad.tolist() == [2.0, 2.0, 0.0]
+
+
+def returned_and_viewed(x, w, v):
+    y = (x @ w).clone()
+    rows = y.view(-1, 8)
+    return y, rows @ v, rows.view(4, 2, 8).sin()
+
+
+@pytest.mark.inductor
+@pytest.mark.xfail(raises=AssertionError, reason=GIVEN_AWAY)
+def test_an_output_after_the_backward():
+    x, w, v = torch.randn(4, 2, 8), torch.randn(8, 8, requires_grad=True), torch.randn(8, 8, requires_grad=True)
+    output, *others = torch.compile(returned_and_viewed)(x, w, v)
+    sum(y.sin().sum() for y in others).backward()
+    torch.testing.assert_close(output, x @ w)
