@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils._sympy.functions import FloorDiv, Mod
 
 from dpgraph.torch_compat.engine import backward_under_way, will_accumulate
+from dpgraph.torch_compat.kernel_choice import chooses_kernel
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
 from dpgraph.torch_compat.native import compile_native
 from dpgraph.torch_compat.once import computed_once
@@ -40,7 +41,6 @@ from dpgraph.torch_compat.side_effects import (
 from dpgraph.torch_compat.tracing import (
     batch_marked,
     capture_config,
-    chooses_kernel,
     compile_separately,
     compiler_is_off,
     compute_size,

@@ -29,12 +29,12 @@ from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 from dpgraph.decompositions import OWN_DECOMPOSITIONS
+from dpgraph.torch_compat.kernel_choice import nothing_learnt_from_kernels
 
 __all__ = [
     "LEFT_WHOLE",
     "batch_marked",
     "capture_config",
-    "chooses_kernel",
     "compile_separately",
     "compiler_is_off",
     "compute_size",
@@ -121,8 +121,9 @@ RECOMPILE_LIMIT = 64
 def capture_config() -> AbstractContextManager[Any]:
     """Settings under which a model is captured.
 
-    Equal sizes are never taken for the same, LSTM and GRU are traced, products of several factors are multiplied from
-    left to right whatever else is installed, and what the model logs is left out, since no result depends on it.
+    Equal sizes are never taken for the same, and torch's choice of kernels answers for no condition of the model; LSTM
+    and GRU are traced; products of several factors are multiplied from left to right whatever else is installed; what
+    the model logs is left out, since no result depends on it.
     """
     stack = ExitStack()
     stack.enter_context(torch.fx.experimental._config.patch(use_duck_shape=False))  # type: ignore[attr-defined]
@@ -133,6 +134,7 @@ def capture_config() -> AbstractContextManager[Any]:
     stack.enter_context(settings)
     if torch.backends.opt_einsum.enabled:  # it would choose an order by the number of samples
         stack.enter_context(torch.backends.opt_einsum.flags(enabled=False))
+    stack.enter_context(nothing_learnt_from_kernels())
     stack.enter_context(_silenced(logging.getLogger("torch._dynamo.metrics_context")))
     return stack
 
@@ -157,26 +159,6 @@ LOG_LEVELS = ("critical", "debug", "error", "exception", "fatal", "info", "log",
 def _log_methods() -> set[Callable[..., Any]]:
     """Methods of loggers that write a message, those too that libraries add, such as `warning_once`."""
     return {method for name, method in vars(logging.Logger).items() if name.split("_")[0] in LOG_LEVELS}
-
-
-def chooses_kernel(guard: Any) -> bool:
-    """Whether a guard stands for torch's choice among kernels of one operator, which compute the same.
-
-    On CPU a convolution with 1x1 filters takes another kernel from 16 images on, and a product of a column with a row
-    of at most 32 numbers in all is an elementwise one; from 26 rows on, distances come out of a product of matrices.
-    `affine_grid` looks for the smallest of its sizes to refuse an empty one, and does nothing else with it.
-    """
-    location = guard.sloc.framework_loc
-    path, function = getattr(location, "filename", "").replace("\\", "/"), getattr(location, "name", "")
-    return any(path.endswith(file) and function in names for file, names in KERNEL_CHOICES.items())
-
-
-KERNEL_CHOICES = {
-    "torch/_subclasses/fake_impls.py": {"conv"},
-    "torch/_inductor/decomposition.py": {"mm", "addmm", "bmm"},
-    "torch/functional.py": {"cdist"},
-    "torch/nn/functional.py": {"affine_grid"},
-}
 
 
 _copies = itertools.count()
