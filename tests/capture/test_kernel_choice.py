@@ -56,7 +56,7 @@ CASES += [(op, "not to be seen", CompileOptions()) for op in OPS]
 
 
 @pytest.mark.parametrize(("op", "condition", "options"), CASES, ids=lambda x: getattr(x, "backend", x))
-def test_a_condition_on_the_number_of_samples_is_refused_on_both_sides_of_the_kernels_own(op, condition, options):
+def test_the_models_own_condition_is_refused(op, condition, options):
     run, limit = OPS[op]
     for num_samples in (limit - 1, limit):
         model = Model(run, CONDITIONS[condition](limit))

@@ -4,6 +4,7 @@ from tools.mutation.guard import Mutant
 
 __all__ = ["MUTANTS"]
 
+KERNELS = "tests/capture/test_kernel_choice.py::test_the_models_own_condition_is_refused"
 NUMBERS, CLIPPING = "tests/provenance/test_numbers.py", "tests/test_clipping_contract.py"
 REFUSED = f"{NUMBERS}::test_numbers_that_samples_decide_are_refused"
 
@@ -28,6 +29,27 @@ MUTANTS = (
         "return None if any(step.batch in n.free_symbols for n in lengths) else numbers",
         "return numbers",
         (f"{NUMBERS}::test_the_number_of_samples_is_no_public_number",),
+    ),
+    Mutant(
+        "a count that is read as a number",
+        "dpgraph/provenance/numbers.py",
+        "        return mixes(found.origin, COUNTS)\n",
+        "        return found\n",
+        (f"{NUMBERS}::test_a_count_in_a_shape_alone_may_be_sound_and_as_a_number_mixes",),
+    ),
+    Mutant(
+        "what torch asks to choose a kernel answers for the model",
+        "dpgraph/torch_compat/kernel_choice.py",
+        "        env.var_to_range.update(ranges)\n",
+        "",
+        (f"{KERNELS}[convolution-from there on-eager]",),
+    ),
+    Mutant(
+        "what was asked to choose a kernel is not asked again",
+        "dpgraph/torch_compat/kernel_choice.py",
+        "        _forget_answers(env)\n",
+        "",
+        (f"{KERNELS}[convolution-from there on-eager]",),
     ),
     Mutant(
         "values that creations read",
