@@ -91,7 +91,7 @@ class JointGraph:
         written: names of the placeholders that get those values after the forward, in the same order.
         num_forward_outputs: how many of the outputs belong to the forward; they come first.
         returned: node name of each value that the captured graph returns to the module, in order; None for a constant.
-        writes: assignments to what outlives the call, which are done once the forward has run.
+        assignments: assignments to what outlives the call, which are done once the forward has run.
     """
 
     graph: Graph
@@ -105,7 +105,7 @@ class JointGraph:
     returned: tuple[str | None, ...]
     module: torch.nn.Module = field(repr=False)
     written: tuple[str, ...] = ()
-    writes: tuple[Write, ...] = ()
+    assignments: tuple[Write, ...] = ()
 
     @cached_property
     def nodes(self) -> Mapping[str, Node]:

@@ -123,7 +123,7 @@ def batch_symbol(probe: Tensor) -> sympy.Symbol | None:
 
 
 def read_joint(
-    joint: GraphModule, found: GraphInputs, batch: sympy.Symbol, writes: tuple[Write, ...] = ()
+    joint: GraphModule, found: GraphInputs, batch: sympy.Symbol, assignments: tuple[Write, ...] = ()
 ) -> JointGraph:
     """Read the descriptors of AOTAutograd off a joint graph.
 
@@ -131,7 +131,7 @@ def read_joint(
         joint: the graph.
         found: roles of the inputs of the graph that it was made of.
         batch: the symbol of the number of samples.
-        writes: what the forward assigns.
+        assignments: what the forward assigns.
 
     Raises:
         UnsupportedProgramError: inputs that alias one another, tensor subclasses, or writes in place.
@@ -185,7 +185,7 @@ def read_joint(
         num_forward_outputs=len(outputs) - sum(not isinstance(role, Tangent) for role in inputs.values()),
         returned=_returned(descriptors, outputs),
         module=joint,
-        writes=writes,
+        assignments=assignments,
     )
 
 

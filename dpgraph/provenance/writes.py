@@ -19,7 +19,7 @@ def check_writes(joint: JointGraph, provenance: Mapping[Node, Results]) -> None:
     Raises:
         UnsoundProgramError: one does, or it can't be told.
     """
-    for write in joint.writes:
+    for write in joint.assignments:
         for value, node in _dependent(joint, provenance, write):
             raise UnsoundProgramError(
                 f"the forward assigns {value} to {write.target!r}, which outlives the call",
