@@ -182,7 +182,9 @@ def _entered(joint: JointGraph) -> tuple[str, ...]:
 
 def _written(joint: JointGraph) -> tuple[str, ...]:
     buffers = (joint.inputs[placeholder] for placeholder in joint.written)
-    names = [role.name for role in buffers if isinstance(role, Constant)] + [write.target for write in joint.assignments]
+    names = [role.name for role in buffers if isinstance(role, Constant)] + [
+        write.target for write in joint.assignments
+    ]
     return tuple(dict.fromkeys(f"{name}: free of samples" for name in names))
 
 
