@@ -37,7 +37,7 @@ def let_drop(model: nn.Module) -> int:
         if isinstance(module, DropsOut):
             module.p, found = DROPOUT, found + 1
         for name, value in list(vars(module).items()):
-            if "drop" in name and isinstance(value, float):
+            if "drop" in name and "layer" not in name and isinstance(value, float):  # whole layers are branches
                 setattr(module, name, DROPOUT)
                 found += 1
     return found

@@ -33,8 +33,8 @@ HEAD = """# The zoo
 Small configurations of architectures as they are, with random weights: flat grouping, clipping R / n, four samples,
 float64; every parameter trained ("full"), and biases alone ("bitfit", with zero biases added first where a model has
 none); op by op (the eager backend), and through Inductor. `python -m tools.zoo` writes this page; `–` was not measured
-yet. Every run of the tests measures those with a star op by op in "full", a third of them in "bitfit", and some
-through Inductor; the nightly profile measures all in all ways.
+yet. Every run of the tests measures those with a star in "full", op by op or through Inductor, and a third of them in
+"bitfit"; the nightly profile measures all in all ways.
 
 A *form* is what a parameter's per-sample gradient is put into (see [Concepts](concepts.md)); a parameter that is used
 twice has two. Counted are the forms of "full". *vmap* counts the operators that had no rule and were mapped over the

@@ -112,7 +112,7 @@ def test_what_goes_together_through_inductor():
 def test_a_sample_through_inductor():
     together = max(random_programs.pack([*enumerate(draw_cases(150, 0))], "inductor"), key=len)
     assert len(together) >= 8
-    assert {o.verdict for o in random_programs.check(together, "inductor")} == {Verdict.exact}
+    assert {o.verdict for o in random_programs.check(together[:8], "inductor")} == {Verdict.exact}
 
 
 @pytest.mark.inductor

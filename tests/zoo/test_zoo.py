@@ -21,6 +21,8 @@ INDUCTOR = tuple(
     a for a in ZOO if a.name.startswith(("Albert", "GPT2", "Mamba", "Mixtral", "Beit", "ConvNextV2", "T5"))
 )
 OTHERS = tuple(a for a in (*ZOO, *NIGHTLY) if a not in INDUCTOR)
+OFTEN = tuple(a for a in ZOO if a not in INDUCTOR)
+BY_NIGHT = (*NIGHTLY, *INDUCTOR)
 
 
 def check(row) -> None:
@@ -36,7 +38,7 @@ def test_there_are_as_many_as_promised():
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("architecture", ZOO, ids=str)
+@pytest.mark.parametrize("architecture", OFTEN, ids=str)
 def test_full(architecture):
     check(measure(architecture))
 
@@ -63,7 +65,7 @@ def test_all_others_through_inductor(architecture, mode):
 
 
 @nightly
-@pytest.mark.parametrize("architecture", NIGHTLY, ids=str)
+@pytest.mark.parametrize("architecture", BY_NIGHT, ids=str)
 def test_full_of_all_others(architecture):
     check(measure(architecture))
 
