@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils._sympy.functions import FloorDiv, Mod
 
 from dpgraph.torch_compat.engine import backward_under_way, will_accumulate
-from dpgraph.torch_compat.kernel_choice import chooses_kernel
+from dpgraph.torch_compat.kernel_choice import chooses_kernel, learn_nothing_from_kernels
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
 from dpgraph.torch_compat.native import compile_native
 from dpgraph.torch_compat.once import computed_once
@@ -101,6 +101,7 @@ __all__ = [
     "hooked_inputs",
     "in_own_memory",
     "input_sources",
+    "learn_nothing_from_kernels",
     "partition",
     "partition_for_inductor",
     "schedule",

@@ -4,14 +4,13 @@ What the tracer learns from a guard it does not ask again. A guard of a kernel o
 `B >= 16`, would thus answer for the model's own `if x.shape[0] >= 16`, and that condition would leave no trace.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
+from torch._dynamo.comptime import ComptimeContext, comptime
+from torch._guards import TracingContext
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, uninteresting_files
 
-__all__ = ["chooses_kernel", "nothing_learnt_from_kernels"]
+__all__ = ["chooses_kernel", "learn_nothing_from_kernels"]
 
 KERNEL_CHOICES = {
     "torch/_subclasses/fake_impls.py": {"conv"},
@@ -33,44 +32,38 @@ def chooses_kernel(guard: Any) -> bool:
     return any(path.endswith(file) and function in names for file, names in KERNEL_CHOICES.items())
 
 
-_evaluate_and_learn = ShapeEnv.evaluate_expr
-_lock = threading.Lock()
-_num_within = 0
+def learn_nothing_from_kernels() -> None:
+    """For the start of a function that is captured: from here on no choice of a kernel answers for a condition.
 
-
-@contextmanager
-def nothing_learnt_from_kernels() -> Iterator[None]:
-    """Within, a guard that chooses a kernel is noted, and neither answers for a later condition nor narrows a size.
-
-    There is no setting for it: `ShapeEnv.evaluate_expr`, which every condition goes through, is replaced meanwhile.
+    It does nothing where nothing is captured.
     """
-    global _num_within
-    uninteresting_files().add(__file__)  # where a guard came from is not here, but with whoever asked
-    with _lock:
-        _num_within += 1
-        ShapeEnv.evaluate_expr = _evaluate  # type: ignore[assignment, method-assign]
-    try:
-        yield
-    finally:
-        with _lock:
-            _num_within -= 1
-            if not _num_within:
-                ShapeEnv.evaluate_expr = _evaluate_and_learn  # type: ignore[method-assign]
+    comptime(_make_forgetful)
 
 
-def _evaluate(env: ShapeEnv, *args: Any, **kwargs: Any) -> Any:
-    num_guards = len(env.guards)
-    ranges, implied, divisible = dict(env.var_to_range), dict(env.axioms), set(env.divisible)
-    found = _evaluate_and_learn(env, *args, **kwargs)
-    if any(map(chooses_kernel, env.guards[num_guards:])):
-        env.var_to_range.update(ranges)
-        env.axioms, env.divisible = implied, divisible
-        _forget_answers(env)
-    return found
+def _make_forgetful(_: ComptimeContext) -> None:
+    context = TracingContext.try_get()
+    assert context is not None and context.fake_mode is not None, "no capture is under way"
+    env = context.fake_mode.shape_env
+    assert env is not None, "sizes are captured as symbols"
+    env.__class__ = _ForgetfulShapeEnv
 
 
-def _forget_answers(env: ShapeEnv) -> None:
-    """Conditions are asked anew, those too that were asked before: they are answered as they were, by their guards."""
-    env._version_counter += 1
-    for method in (ShapeEnv._inner_evaluate_expr, ShapeEnv._maybe_evaluate_static):
-        method.cache_clear()
+class _ForgetfulShapeEnv(ShapeEnv):
+    """What the tracer knows of sizes, of one capture: a guard that chooses a kernel is noted, and nothing is learnt."""
+
+    def evaluate_expr(self, *args: Any, **kwargs: Any) -> Any:
+        uninteresting_files().add(__file__)  # where a guard came from is not here, but with whoever asks
+        num_guards = len(self.guards)
+        ranges, implied, divisible = dict(self.var_to_range), dict(self.axioms), set(self.divisible)
+        found = super().evaluate_expr(*args, **kwargs)
+        if any(map(chooses_kernel, self.guards[num_guards:])):
+            self.var_to_range.update(ranges)
+            self.axioms, self.divisible = implied, divisible
+            self._forget_answers()
+        return found
+
+    def _forget_answers(self) -> None:
+        """Conditions are asked anew; those that were asked before are answered as they were, by their guards."""
+        self._version_counter += 1
+        for method in (ShapeEnv._inner_evaluate_expr, ShapeEnv._maybe_evaluate_static):
+            method.cache_clear()

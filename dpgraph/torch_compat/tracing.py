@@ -29,7 +29,6 @@ from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
 
 from dpgraph.decompositions import OWN_DECOMPOSITIONS
-from dpgraph.torch_compat.kernel_choice import nothing_learnt_from_kernels
 
 __all__ = [
     "LEFT_WHOLE",
@@ -121,9 +120,8 @@ RECOMPILE_LIMIT = 64
 def capture_config() -> AbstractContextManager[Any]:
     """Settings under which a model is captured.
 
-    Equal sizes are never taken for the same, and torch's choice of kernels answers for no condition of the model; LSTM
-    and GRU are traced; products of several factors are multiplied from left to right whatever else is installed; what
-    the model logs is left out, since no result depends on it.
+    Equal sizes are never taken for the same, LSTM and GRU are traced, products of several factors are multiplied from
+    left to right whatever else is installed, and what the model logs is left out, since no result depends on it.
     """
     stack = ExitStack()
     stack.enter_context(torch.fx.experimental._config.patch(use_duck_shape=False))  # type: ignore[attr-defined]
@@ -134,7 +132,6 @@ def capture_config() -> AbstractContextManager[Any]:
     stack.enter_context(settings)
     if torch.backends.opt_einsum.enabled:  # it would choose an order by the number of samples
         stack.enter_context(torch.backends.opt_einsum.flags(enabled=False))
-    stack.enter_context(nothing_learnt_from_kernels())
     stack.enter_context(_silenced(logging.getLogger("torch._dynamo.metrics_context")))
     return stack
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from dpgraph import CompileOptions, UnsoundProgramError, dp_compile
 from tests.programs.exact import EAGER, check_exact
@@ -73,9 +72,3 @@ def test_the_kernel_is_chosen_for_each_batch(op):
         module = check_exact(
             model, torch.randn(num_samples, D, dtype=torch.float64), mode="trainable", module=module, options=EAGER
         )
-
-
-def test_torch_is_left_as_it_was():
-    before = ShapeEnv.evaluate_expr
-    dp_compile(Model(convolution), "trainable", options=EAGER)(torch.randn(2, D))
-    assert ShapeEnv.evaluate_expr is before

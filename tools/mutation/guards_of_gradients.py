@@ -237,7 +237,7 @@ MUTANTS = (
         "torch_compat/lowering.py",
         "        restore_aliases(graph)\n",
         "",
-        "lower/test_kept_outputs.py",
+        "lower/test_kept_outputs.py::test_outputs_outlive_the_backward",
     ),
     by(
         "a budget of nothing saves nothing that is drawn",

@@ -126,7 +126,7 @@ MUTANTS = (
     ),
     guard(
         "every guard is a choice of kernels",
-        "torch_compat/tracing.py",
+        "torch_compat/kernel_choice.py",
         "return any(path.endswith(file) and function in names for file, names in KERNEL_CHOICES.items())",
         "return True",
         "the_program_does_not_branch_on_the_number_of_samples",

@@ -40,16 +40,16 @@ MUTANTS = (
     Mutant(
         "what torch asks to choose a kernel answers for the model",
         "dpgraph/torch_compat/kernel_choice.py",
-        "        env.var_to_range.update(ranges)\n",
+        "            self.var_to_range.update(ranges)\n",
         "",
-        (f"{KERNELS}[convolution-from there on-eager]",),
+        (f"{KERNELS}",),
     ),
     Mutant(
         "what was asked to choose a kernel is not asked again",
         "dpgraph/torch_compat/kernel_choice.py",
-        "        _forget_answers(env)\n",
+        "            self._forget_answers()\n",
         "",
-        (f"{KERNELS}[convolution-from there on-eager]",),
+        (f"{KERNELS}",),
     ),
     Mutant(
         "values that creations read",
