@@ -33,7 +33,7 @@ HEAD = """# The zoo
 Small configurations of architectures as they are, with random weights: flat grouping, clipping R / n, four samples,
 float64; every parameter trained ("full"), and biases alone ("bitfit", with zero biases added first where a model has
 none); op by op (the eager backend), and through Inductor. `python -m tools.zoo` writes this page; `–` was not measured
-yet. Every run of the tests measures those with a star in "full", op by op or through Inductor, and a third of them in
+yet. Every run of the tests measures those with a star in "full", op by op or through Inductor, and a fifth of them in
 "bitfit"; the nightly profile measures all in all ways.
 
 A *form* is what a parameter's per-sample gradient is put into (see [Concepts](concepts.md)); a parameter that is used
