@@ -182,3 +182,17 @@ def test_an_output_after_the_backward():
     output, *others = torch.compile(returned_and_viewed)(x, w, v)
     sum(y.sin().sum() for y in others).backward()
     torch.testing.assert_close(output, x @ w)
+
+
+@pytest.mark.inductor
+@pytest.mark.xfail(
+    raises=torch._inductor.exc.InductorError, reason="strides of any size are put into an order: an error"
+)
+def test_channels_that_are_shuffled_in_images_of_any_size():
+    first, second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1, groups=2)
+
+    def shuffled(x):
+        return second(F.channel_shuffle(first(x), 2))
+
+    x = torch.randn(4, 4, 5, 6).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(torch.compile(shuffled, dynamic=True)(x), shuffled(x))
