@@ -162,10 +162,11 @@ def _steps(draw: st.DrawFn, sound: list[str], mixing: list[str], max_steps: int)
 
 
 def _runs(program: Program, x: Tensor) -> bool:
-    """Whether x goes through the model and gives anything."""
+    """Whether x goes through the model and gives something of each sample."""
     model, _ = program.build()
     try:
         with torch.no_grad():
-            return model(x).numel() > 0
+            found = model(x)
+            return found.numel() > 0 and len(found) == len(x)
     except RuntimeError:
         return False
