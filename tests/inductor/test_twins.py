@@ -11,13 +11,14 @@ from tests.soundness.test_soundness import make
 pytestmark = [pytest.mark.inductor, pytest.mark.slow]
 TOGETHER = 24
 
-# Sizes that a tensor's values tell, of which Inductor has to know more than anybody can (tests/torch_defects).
+# Sizes that a tensor's values tell, of which Inductor asks more than anybody can know: an error. Those of slices are so
+# without dpgraph, too (tests/torch_defects).
 NOT_LOWERED = {
     "up to the longest of the batch",
     "from the second to one behind the longest",
     "rows repeated as often as samples say",
 }
-# A kernel of torch that takes no tensor of the layout that Inductor chooses for graphs with many images.
+# In one graph with the others its kernel is given a tensor of a layout that it does not take: an error, of torch's.
 ALONE = "largest of windows over a volume without a batch"
 LOWERED = [pair for pair in PAIRS if pair.name not in NOT_LOWERED and pair.name != ALONE]
 
