@@ -6,7 +6,6 @@ zeros, or with infinities and NaNs in it, and the loss of it is scaled as well.
 
 import itertools
 import math
-import os
 
 import pytest
 import torch
@@ -17,20 +16,20 @@ from tests.models.architecture import Architecture, Batch
 from tests.models.own import OWN
 from tests.models.plain import CNN, MLP
 from tests.models.transformers_zoo import TRANSFORMERS
+from tests.nightly import IS_NIGHTLY
 
 EAGER = CompileOptions(backend="eager")
 CLIPPINGS, GROUPINGS = ("auto-s", "auto-v", "abadi"), ("flat", "per-layer", "per-param")
 MECHANISMS = list(itertools.product(CLIPPINGS, GROUPINGS))
 NUM_SAMPLES = 4
 BOUND = 0.7
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 own = {a.name: a for a in OWN}
 MODELS = [MLP, CNN, *TRANSFORMERS, own["gru classifier"], own["factorisation machine"]]
 # Every model once, the mechanisms by turns; the nightly run takes all pairs.
 CASES = (
     list(itertools.product(MODELS, MECHANISMS))
-    if NIGHTLY
+    if IS_NIGHTLY
     else [(model, MECHANISMS[i % len(MECHANISMS)]) for i, model in enumerate(MODELS)]
 )
 

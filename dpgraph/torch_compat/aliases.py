@@ -20,7 +20,7 @@ __all__ = ["restore_aliases"]
 def restore_aliases(graph: Graph) -> None:
     """Let each view's fake tensor lie in the memory of the fake tensor that it is a view of."""
     for node in graph.nodes:
-        if _is_view(node) and not _is_in_memory_of(node, node.args[0]):
+        if _is_view(node) and not _is_in_memory_of_its_base(node):
             args, kwargs = tree_map_only(Node, _value, (node.args, node.kwargs))
             with args[0].fake_mode:
                 node.meta["val"] = node.target(*args, **kwargs)
@@ -41,8 +41,8 @@ def _is_part(node: Node) -> bool:
     return isinstance(source, Node) and _is_view(source) and isinstance(_value(source), (list, tuple))
 
 
-def _is_in_memory_of(node: Node, source: Any) -> bool:
-    memory = _memory(_value(source))
+def _is_in_memory_of_its_base(node: Node) -> bool:
+    memory = _memory(_value(node.args[0]))
     return all(_memory(x) == memory for x in tree_leaves(_value(node)) if isinstance(x, Tensor))
 
 

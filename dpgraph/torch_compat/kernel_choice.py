@@ -45,6 +45,7 @@ def _make_forgetful(_: ComptimeContext) -> None:
     assert context is not None and context.fake_mode is not None, "no capture is under way"
     env = context.fake_mode.shape_env
     assert env is not None, "sizes are captured as symbols"
+    uninteresting_files().add(__file__)  # where a guard came from is not here, but with whoever asks
     env.__class__ = _ForgetfulShapeEnv
 
 
@@ -52,7 +53,6 @@ class _ForgetfulShapeEnv(ShapeEnv):
     """What the tracer knows of sizes, of one capture: a guard that chooses a kernel is noted, and nothing is learnt."""
 
     def evaluate_expr(self, *args: Any, **kwargs: Any) -> Any:
-        uninteresting_files().add(__file__)  # where a guard came from is not here, but with whoever asks
         num_guards = len(self.guards)
         ranges, implied, divisible = dict(self.var_to_range), dict(self.axioms), set(self.divisible)
         found = super().evaluate_expr(*args, **kwargs)

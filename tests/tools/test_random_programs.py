@@ -40,6 +40,13 @@ def test_processes_come_and_go_and_no_program_is_lost(monkeypatch):
     assert {o.verdict for o in outcomes} == {Verdict.crashed}
 
 
+@pytest.mark.parametrize(("step", "has_another"), [("rows_of_all_samples", False), ("linear", True)])
+def test_a_program_is_called_at_another_length_if_it_is_the_same_there(step, has_another):
+    program = SequenceProgram(3, 2, 2, (step,))
+    _, x = program.build()
+    assert (program.longer(x, 2) is not None) == has_another
+
+
 def test_a_case_is_printed_as_python_reads_it():
     names = {"Case": Case, "SequenceProgram": SequenceProgram}
     assert eval(repr(PLANTED), names) == PLANTED

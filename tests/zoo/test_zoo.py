@@ -1,16 +1,16 @@
 """The zoo: every architecture is exact in every parameter, or refused for a reason that stands here."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.models.own import OWN
+from tests.nightly import IS_NIGHTLY
 from tests.zoo.architectures import NIGHTLY, REFUSED, ZOO
 from tests.zoo.measure import measure
 
 TABLE = Path(__file__).parents[2] / "docs" / "zoo.md"
-nightly = pytest.mark.skipif(os.environ.get("HYPOTHESIS_PROFILE") != "nightly", reason="only with the nightly profile")
+nightly = pytest.mark.skipif(not IS_NIGHTLY, reason="only with the nightly profile")
 MOST_FALLBACKS = 0.05
 # Every fifth one, of all families: the graph is that of "full", of which most is pruned.
 BITFIT = ZOO[::5]

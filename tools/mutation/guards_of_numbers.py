@@ -42,14 +42,14 @@ MUTANTS = (
         "dpgraph/torch_compat/kernel_choice.py",
         "            self.var_to_range.update(ranges)\n",
         "",
-        (f"{KERNELS}",),
+        (KERNELS,),
     ),
     Mutant(
         "what was asked to choose a kernel is not asked again",
         "dpgraph/torch_compat/kernel_choice.py",
         "            self._forget_answers()\n",
         "",
-        (f"{KERNELS}",),
+        (KERNELS,),
     ),
     Mutant(
         "values that creations read",
