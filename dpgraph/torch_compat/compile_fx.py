@@ -28,6 +28,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx._lazy_graph_module import _use_lazy_graph_module
 
+from dpgraph.torch_compat.layouts import saves_varying_views
+
 __all__ = ["compile_fx_with_writes_returned"]
 
 Compiled = Callable[..., Any]
@@ -57,13 +59,14 @@ def compile_fx_with_writes_returned(
         extra = _make_extra(gm)
 
         def compile_forward(half: GraphModule, half_inputs: Sequence[Any]) -> Any:
+            layouts = settings.patch(layout_optimization=settings.layout_optimization and not saves_varying_views(half))
             return steps.compile_fx_forward(
                 half,
                 half_inputs,
                 num_orig_model_outputs=steps.get_num_model_outputs(gm),
                 num_example_inputs=len(inputs),
                 compiler_config_extra=extra,
-                inner_compile=inner,
+                inner_compile=layouts(inner),
             )
 
         def compile_backward(half: GraphModule, half_inputs: Sequence[Any]) -> Any:
