@@ -7,11 +7,9 @@ A graph that is compiled rightly must pass whatever rounding and random numbers 
 not run again: a run that was stopped goes on. Exit status 1 if a model that compiles was not let pass.
 """
 
-import json
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from dpgraph import CompileOptions, DPGraphError, MiscompiledError, dp_compile
 from tests.models.architecture import Architecture
 from tests.zoo.architectures import NIGHTLY, ZOO
+from tools.outcomes import Log
 
 DropsOut = nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d
 Precision = Literal["bfloat16", "float32"]
@@ -86,26 +85,17 @@ def main(
     """Run what the log does not have, and say what was not let pass."""
     warnings.simplefilter("ignore")
     transformers_logging.set_verbosity_error()
-    known = {(row["name"], row["dtype"]): row for row in _read(log)}
+    outcomes = Log(log)
+    known = {(row["name"], row["dtype"]): row for row in outcomes.read()}
     for architecture in (*ZOO, *NIGHTLY):
-        if names and not any(name in architecture.name for name in names):
-            continue
         key = architecture.name, dtype
-        if key in known:
+        if key in known or (names and not any(name in architecture.name for name in names)):
             continue
         known[key] = {"name": architecture.name, "dtype": dtype, **run(architecture, getattr(torch, dtype))}
-        print(line := json.dumps(known[key]), flush=True)
-        if log is not None:
-            with log.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+        print(outcomes.add(known[key]), flush=True)
     alarms = [" ".join(key) for key, row in known.items() if row["outcome"] == "ALARM"]
     print(f"{len(known)} steps, {len(alarms)} alarms: {', '.join(alarms) or 'none'}")
-    sys.exit(bool(alarms))
-
-
-def _read(log: Path | None) -> Iterator[dict[str, Any]]:
-    if log is not None and log.exists():
-        yield from map(json.loads, log.read_text("utf-8").splitlines())
+    sys.exit(1 if alarms else 0)
 
 
 if __name__ == "__main__":

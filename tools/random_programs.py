@@ -17,7 +17,6 @@ Exit status 1 if a program disagreed, was accepted though it mixes, or was refus
 """
 
 import argparse
-import json
 import sys
 import time
 import traceback
@@ -42,6 +41,7 @@ from dpgraph import CompileOptions, DPGraphError
 from tests.programs.check import Case, cases, check_case, small_case
 from tests.programs.grammar import ImageProgram
 from tests.programs.together import measure_together
+from tools.outcomes import Log
 
 __all__ = ["Outcome", "Verdict", "check", "check_all", "draw_cases", "main", "pack"]
 
@@ -216,24 +216,20 @@ def summary(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def read_log(log: Path | None, key: Sequence[object], drawn: Sequence[Numbered]) -> list[Outcome]:
+def known_outcomes(log: Log, key: Sequence[object], drawn: Sequence[Numbered]) -> list[Outcome]:
     """Outcomes of an earlier run with the same key, which says of what."""
-    if log is None or not log.exists():
-        return []
     cases_by_index = dict(drawn)
-    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
     return [
         Outcome(x["index"], cases_by_index[x["index"]], Verdict(x["verdict"]), x["error"], x["detail"], x["seconds"])
-        for x in lines
+        for x in log.read()
         if x["of"] == list(key) and x["index"] in cases_by_index
     ]
 
 
-def write_log(log: Path, key: Sequence[object], o: Outcome) -> None:
-    """Append one outcome."""
-    line = {"of": list(key), "index": o.index, "verdict": o.verdict.value, "error": o.error, "seconds": o.seconds}
-    with log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line | {"detail": o.detail}) + "\n")
+def line_of(key: Sequence[object], o: Outcome) -> dict[str, object]:
+    """What is kept of an outcome; its program follows from the key and its place."""
+    found = {"index": o.index, "verdict": o.verdict.value, "error": o.error, "seconds": o.seconds, "detail": o.detail}
+    return {"of": list(key), **found}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -253,14 +249,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     planted = sum(case.program.mixes is not None for _, case in drawn)
     console.print(f"{len(drawn)} programs drawn with seed {options.seed}, {planted} of them with a step that mixes")
     key = (options.seed, options.backend)
-    outcomes = read_log(options.log, key, drawn)
+    log = Log(options.log)
+    outcomes = known_outcomes(log, key, drawn)
     known = {o.index for o in outcomes}
     packs = pack([numbered for numbered in drawn if numbered[0] not in known], options.backend)
     start = reported = time.perf_counter()
     for outcome in check_all(packs, options.jobs, options.backend):
         outcomes.append(outcome)
-        if options.log is not None:
-            write_log(options.log, key, outcome)
+        log.add(line_of(key, outcome))
         if outcome.verdict not in PASSED:
             again = f"python -m tools.random_programs --seed {options.seed} --only {outcome.index}"
             again += f" --backend {options.backend}" if options.backend != "eager" else ""

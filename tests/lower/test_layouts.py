@@ -24,7 +24,9 @@ class Reordered(nn.Module):
         return self.late(self.early(y).tanh()).amax(2)
 
 
-@pytest.mark.parametrize("options", [EAGER, pytest.param(INDUCTOR, marks=pytest.mark.inductor)], ids=["eager", "inductor"])
+@pytest.mark.parametrize(
+    "options", [EAGER, pytest.param(INDUCTOR, marks=pytest.mark.inductor)], ids=["eager", "inductor"]
+)
 def test_sizes_that_vary(options):
     model = Reordered().double()
     module = dp_compile(model, "full", options=options)
