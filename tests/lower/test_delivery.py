@@ -1,79 +1,14 @@
 """Whatever is in `p.grad` came from a private graph, once, or there is an error and it is as it was."""
 
-import copy
-import gc
-import pickle
-import weakref
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.checkpoint import checkpoint
 
-from dpgraph import ArgumentError, CompileOptions, DPModule, dp_compile
-from dpgraph.deliveries import Origin, is_guarded, origin
-from tests.programs.exact import EAGER
-
-f64 = torch.float64
-
-
-class Net(nn.Module):
-    """Two layers, the first of which can be called alone."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Linear(4, 5)
-        self.last = nn.Linear(5, 3)
-
-    def encode(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.first(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.encode(x))
-
-
-def build(backend: str = "eager", **arguments) -> tuple[Net, DPModule]:
-    torch.manual_seed(0)
-    model = Net().double()
-    options = CompileOptions(backend=backend)
-    return model, dp_compile(model, "full", clipping="auto-v", options=options, **arguments)
-
-
-def rows(num: int = 6) -> Tensor:
-    return torch.randn(num, 4, dtype=f64, generator=torch.Generator().manual_seed(num))
-
-
-def loss(y: Tensor) -> Tensor:
-    return (y - 0.3).square().sum()
-
-
-def gradients(model: nn.Module) -> list[Tensor | None]:
-    return [None if p.grad is None else p.grad.clone() for p in model.parameters()]
-
-
-def clipped(model: nn.Module, *batches: Tensor) -> list[Tensor]:
-    """Sums of gradients / norm, by a loop."""
-    twin = copy.deepcopy(model)
-    total = [torch.zeros_like(p) for p in twin.parameters()]
-    for x in torch.cat(batches).split(1):
-        found = torch.autograd.grad(loss(twin(x)), list(twin.parameters()))
-        norm = torch.sqrt(sum(g.square().sum() for g in found))
-        total = [t + g / norm for t, g in zip(total, found, strict=True)]
-    return total
-
-
-def check(model: nn.Module, *batches: Tensor) -> None:
-    for p, expected in zip(model.parameters(), clipped(model, *batches), strict=True):
-        torch.testing.assert_close(p.grad, expected, rtol=1e-9, atol=1e-12)
-        assert origin(p) is Origin.DELIVERED
-
-
-def check_same(model: nn.Module, before: list[Tensor | None]) -> None:
-    for p, g in zip(model.parameters(), before, strict=True):
-        assert (p.grad is None) == (g is None)
-        assert g is None or torch.equal(p.grad, g)
-
+from dpgraph import ArgumentError
+from dpgraph.deliveries import Origin, origin
+from tests.lower.delivering import build, check, check_same, clipped, f64, gradients, loss, rows
 
 # Each runs on both backends, with gradients cleared.
 
@@ -367,91 +302,3 @@ def test_through_inductor():
         for case in CASES:
             model.zero_grad()
             case(model, q)
-
-
-# The watch on parameters
-
-
-def test_the_watch_ends_with_the_last_module_and_a_backward_that_may_come():
-    model, q = build()
-    twin = dp_compile(model, "full", options=EAGER)
-    total, alive = loss(q(rows())), weakref.ref(q)
-    del q
-    gc.collect()
-    assert alive() is None
-    del twin
-    gc.collect()
-    assert all(is_guarded(p) for p in model.parameters())
-    total.backward()
-    check(model, rows())
-    del total
-    gc.collect()
-    assert not any(is_guarded(p) for p in model.parameters())
-    assert not any(p._backward_hooks for p in model.parameters())
-    loss(model(rows())).backward()
-
-
-def test_two_modules_on_one_model_add_up():
-    model, q = build()
-    twin = dp_compile(model, "full", clipping="auto-v", options=EAGER)
-    loss(q(rows(5))).backward()
-    loss(twin(rows(6))).backward()
-    check(model, rows(5), rows(6))
-
-
-def test_a_later_module_adds_to_what_an_earlier_one_left():
-    model, q = build()
-    loss(q(rows(5))).backward()
-    del q
-    gc.collect()
-    loss(dp_compile(model, "full", clipping="auto-v", options=EAGER)(rows(6))).backward()
-    check(model, rows(5), rows(6))
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
-def test_copies_are_not_watched_and_copies_of_modules_watch_their_own(copied):
-    model, q = build()
-    loss(q(rows())).backward()
-    single = copied(model.last.weight)
-    assert not is_guarded(single)
-    assert not single._backward_hooks
-    other = copied(model)
-    loss(other(rows())).backward()
-    assert not any(is_guarded(p) for p in other.parameters())
-    twin = copied(q)
-    assert all(is_guarded(p) for p in twin.parameters())
-    twin.zero_grad()
-    loss(twin(rows())).backward()
-    check(twin.original_module, rows())
-    check(model, rows())
-
-
-def test_parameters_that_are_replaced_are_watched_and_the_old_ones_are_free():
-    model, q = build()
-    old = list(model.parameters())
-    values = {name: p.detach() + 1 for name, p in model.named_parameters()}
-    q.load_state_dict(values, assign=True)
-    loss(q(rows())).backward()
-    check(model, rows())
-    assert all(is_guarded(p) for p in model.parameters())
-    assert not any(is_guarded(p) for p in old)
-
-
-def test_measuring_leaves_what_is_known_of_gradients():
-    model, q = build()
-    loss(q(rows())).backward()
-    assert q.report.measured
-    check(model, rows())
-    loss(q(rows(5))).backward()
-    check(model, rows(), rows(5))
-
-
-def test_gradients_have_the_layout_of_their_parameters_and_memory_of_their_own():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 2), nn.Conv2d(4, 2, 2)).to(memory_format=torch.channels_last)
-    q = dp_compile(model, "full", options=EAGER)
-    q(torch.randn(5, 3, 6, 6)).square().sum().backward()
-    for p in model.parameters():
-        assert p.grad.stride() == p.stride()
-        assert not p.grad.requires_grad
-    assert len({p.grad.untyped_storage().data_ptr() for p in model.parameters()}) == len(list(model.parameters()))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from dpgraph import ArgumentError, CaptureError, CompileOptions, dp_compile
-from tests.lower.test_delivery import Net, build, check, gradients, loss, rows
+from tests.lower.delivering import Net, build, check, gradients, loss, rows
 from tests.programs.exact import EAGER
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from dpgraph import ArgumentError, dp_compile
 from dpgraph.privacy import add_noise_on_step
-from tests.lower.test_delivery import build, clipped, loss, rows
+from tests.lower.delivering import build, clipped, loss, rows
 from tests.programs.exact import EAGER
 
 BACKENDS = ["eager", pytest.param("inductor", marks=pytest.mark.inductor)]
