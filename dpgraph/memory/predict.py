@@ -1,5 +1,6 @@
 """The timeline of a joint graph: partition it, see what each half allocates, and put the halves together."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -61,14 +62,16 @@ def run_backward(
 ) -> Program:
     """What a backward allocates; the module may be changed.
 
-    If it `frees` the saved activations, it may overwrite those that nobody else holds.
+    If it `frees` the saved activations, it may overwrite those that nobody else holds and that are saved once.
     """
     if options.backend == "eager":
         return run_op_by_op(half.graph)
     n = joint.num_forward_outputs
     outputs = {forward.storage[x] for x in forward.returned[:n] if x is not None and x in forward.storage}
     own = forward.allocations.keys() - outputs if frees else set()
-    donated = {x for x in forward.returned[n:] if x is not None and forward.storage.get(x) in own}
+    saved = [x for x in forward.returned[n:] if x is not None and forward.storage.get(x) in own]
+    uses = Counter(forward.storage[x] for x in saved)
+    donated = {x for x in saved if uses[forward.storage[x]] == 1}
     return run_by_inductor(half, is_backward=True, donated=frozenset(donated))
 
 

@@ -17,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import ConstraintViolationError, Shap
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils._sympy.functions import FloorDiv, Mod
 
+from dpgraph.torch_compat.drawn_once import draws_numbers
 from dpgraph.torch_compat.engine import backward_under_way, will_accumulate
 from dpgraph.torch_compat.kernel_choice import chooses_kernel, learn_nothing_from_kernels
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
@@ -94,6 +95,7 @@ __all__ = [
     "decompositions",
     "draw_from_seed",
     "draw_seeds",
+    "draws_numbers",
     "find_operators",
     "find_packets",
     "find_tracer",

@@ -19,6 +19,7 @@ import torch._dynamo.config
 import torch._functorch.config
 import torch._inductor.compile_fx as steps
 import torch._inductor.config as settings
+import torch.compiler.config
 from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo import compiled_autograd
 from torch._dynamo.backends.common import aot_autograd
@@ -28,6 +29,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx._lazy_graph_module import _use_lazy_graph_module
 
+from dpgraph.torch_compat.donations import keep_what_is_saved_twice
 from dpgraph.torch_compat.layouts import saves_varying_views
 
 __all__ = ["compile_fx_with_writes_returned"]
@@ -70,7 +72,9 @@ def compile_fx_with_writes_returned(
             )
 
         def compile_backward(half: GraphModule, half_inputs: Sequence[Any]) -> Any:
-            return steps.compile_fx_backward(half, half_inputs, compiler_config_extra=extra, inner_compile=inner)
+            key = f"{torch.compiler.config.cache_key_tag}{keep_what_is_saved_twice(half)}"
+            with torch.compiler.config.patch(cache_key_tag=key):  # type: ignore[attr-defined]
+                return steps.compile_fx_backward(half, half_inputs, compiler_config_extra=extra, inner_compile=inner)
 
         backend = aot_autograd(
             fw_compiler=compile_forward,

@@ -1,4 +1,4 @@
-"""Values that are not the same when they are computed again, for the partitioner to save whatever its budget."""
+"""Which operators draw random numbers: what they draw is saved by the partitioner, whatever its budget."""
 
 import torch
 from torch._functorch.partitioners import must_recompute
@@ -6,7 +6,7 @@ from torch._ops import OpOverload
 from torch.fx import Graph, Node
 from torch.utils.checkpoint import CheckpointPolicy
 
-__all__ = ["LEAST_BUDGET", "keep_random_values"]
+__all__ = ["LEAST_BUDGET", "draws_numbers", "keep_random_values"]
 
 # With a budget of 0 the partitioner saves nothing but the inputs, what is marked as to be saved neither.
 LEAST_BUDGET = 1e-9
@@ -21,11 +21,12 @@ def keep_random_values(graph: Graph) -> None:
     Where activations are checkpointed, the partitioner itself replays the state of the generator.
     """
     for node in graph.nodes:
-        if _is_random(node) and not must_recompute(node):
+        if draws_numbers(node) and not must_recompute(node):
             node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
 
 
-def _is_random(node: Node) -> bool:
+def draws_numbers(node: Node) -> bool:
+    """Whether a node calls an operator that draws random numbers; attention without dropout may, and does not."""
     if not isinstance(node.target, OpOverload) or torch.Tag.nondeterministic_seeded not in node.target.tags:
         return False
     names = [argument.name for argument in node.target._schema.arguments]

@@ -88,21 +88,33 @@ def _written_values(effects: SideEffects) -> Iterator[Written]:
             # a variable of an enclosing scope is a cell of the function, a global one is called like its attribute
             full = name if attribute == "cell_contents" or name.endswith(f"['{attribute}']") else f"{name}.{attribute}"
             yield _written(full, value, effects, _stack_of(stacks, attribute))
-        if isinstance(target.mutation_type, ValueMutationExisting):
-            for key, value in _items_of(target):
+        for container in _containers_of(target):
+            for key, value in _items_of(container):
                 yield _written(f"{name}{key}", value, effects, _stack_of(stacks, ""))
 
 
+def _containers_of(target: VariableTracker) -> list[VariableTracker]:
+    """What holds the items of a target: itself, or what Dynamo keeps within an object of a subclass of a container."""
+    if isinstance(target.mutation_type, ValueMutationExisting):
+        return [target]
+    return [inner for inner in vars(target).values() if isinstance(inner, VariableTracker)]
+
+
 def _items_of(container: VariableTracker) -> Iterator[tuple[str, Any]]:
-    """Key, as it is written, and value of each item of a dict; the whole of any other container."""
+    """Each item of a dict or a set, as it is written, with its key and value; the whole of any other container."""
     items: Any = getattr(container, "items", None)
     if not isinstance(items, dict):
         yield "", container
         return
     for key, value in items.items():
-        constant: Any = getattr(key, "vt", key)
+        constant = _of_key(key)
         named = f"[{constant.as_python_constant()!r}]" if constant.is_python_constant() else "[...]"
-        yield named, value
+        yield named, [constant, value]
+
+
+def _of_key(key: Any) -> Any:
+    """The variable of a key, which Dynamo wraps to hash it."""
+    return getattr(key, "vt", key)
 
 
 def _stack_of(stacks: list[StackSummary], attribute: str) -> str:
@@ -117,11 +129,15 @@ def _written(target: str, value: Any, effects: SideEffects, trace: str) -> Writt
     came_in = {id(known): alive[key] for key, known in effects.id_to_variable.items() if key in alive}
     nodes: dict[Node, None] = {}
     objects: list[Any] = []
+    seen: dict[int, Any] = {}
 
     def visit(variable: VariableTracker) -> None:
         if isinstance(variable, LazyVariableTracker):
             objects.append(variable.peek_value())
             return
+        items: Any = vars(variable).get("items")
+        if isinstance(items, dict):
+            VariableTracker.visit(visit, [_of_key(key) for key in items], seen)
         if variable.source is not None and "value" in vars(variable):
             objects.append(vars(variable)["value"])
         node = getattr(getattr(variable, "proxy", None), "node", None)
@@ -130,7 +146,6 @@ def _written(target: str, value: Any, effects: SideEffects, trace: str) -> Writt
         elif isinstance(node, Node):
             nodes[node] = None
 
-    seen: dict[int, Any] = {}
     VariableTracker.visit(visit, value, seen)
     todo = list(seen.values())
     for variable in todo:  # objects made in forward that are a part of what is written

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Graph, Node
 
-from dpgraph.torch_compat import INDUCTOR_RANDINT, INDUCTOR_RANDOM, OpOverload, tree_leaves
+from dpgraph.torch_compat import INDUCTOR_RANDINT, INDUCTOR_RANDOM, OpOverload, draws_numbers, tree_leaves
 
 __all__ = ["SEEDED", "Draw", "Draws", "Seed", "depends_on_draws", "find_draws", "is_random", "match_draws"]
 
@@ -87,7 +87,7 @@ def is_random(node: Node) -> bool:
         return True
     if isinstance(node.target, OpOverload):
         seeds = str(node.target) in ("prims.inductor_seeds.default", "prims.inductor_seed.default")
-        return torch.Tag.nondeterministic_seeded in node.target.tags and not seeds
+        return draws_numbers(node) and not seeds
     return any(is_random(inner) for graph in _inner_graphs(node) for inner in graph.nodes)
 
 

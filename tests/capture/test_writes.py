@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections import Counter, OrderedDict, defaultdict
 
 import pytest
 import torch
@@ -21,6 +22,10 @@ class Kept:
     value: object
 
 
+class OwnList(list):
+    """A subclass, whose items Dynamo keeps within another variable."""
+
+
 class Keeping(nn.Module):
     """A layer, and places where a program may keep something."""
 
@@ -31,6 +36,8 @@ class Keeping(nn.Module):
         self.inner = nn.Linear(3, 3)
         self.register_buffer("mean", torch.zeros(3))
         self.history, self.table, self.seen = [], {}, 0
+        self.ordered, self.grown, self.counts, self.own = OrderedDict(), defaultdict(list), Counter(), OwnList()
+        self.members: set[object] = set()
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         return self.program(self, x, *others)
@@ -112,6 +119,41 @@ def a_dict(m, x):
     return m.layer(x)
 
 
+def an_ordered_dict(m, x):
+    m.ordered["mean"] = m.layer(x).mean().item()  # keeps
+    return m.layer(x)
+
+
+def a_missing_item(m, x):
+    m.grown["sums"].append(x.sum(0))  # keeps
+    return m.layer(x)
+
+
+def a_count(m, x):
+    m.counts.update(mean=x.mean())  # keeps
+    return m.layer(x)
+
+
+def a_list_of_its_own_class(m, x):
+    m.own.append(x.mean(0))  # keeps
+    return m.layer(x)
+
+
+def a_member_of_a_set(m, x):
+    m.members.add(x.mean(0))  # keeps
+    return m.layer(x)
+
+
+def a_key(m, x):
+    m.table[m.layer(x).sum(0)] = 1  # keeps
+    return m.layer(x)
+
+
+def a_key_deep_in_containers(m, x):
+    m.history.append([{x.sum(0): 1}])  # keeps
+    return m.layer(x)
+
+
 def an_object_made_here(m, x):
     m.last = Kept(m.layer(x))  # keeps
     return m.layer(x)
@@ -141,8 +183,9 @@ def a_hook_on_a_parameter(m, x):
 UNSOUND = (
     an_attribute, an_attribute_of_a_part, an_attribute_by_name, an_attribute_of_the_class, an_attribute_of_a_parameter,
     an_attribute_of_the_input, a_buffer, a_new_buffer, the_input, a_part_of_the_input, an_input_that_is_not_used,
-    an_input_deep_in_containers, a_list, a_list_anew, a_dict, an_object_made_here, a_global_variable, a_number,
-    how_many_samples, a_hook_on_a_parameter,
+    an_input_deep_in_containers, a_list, a_list_anew, a_dict, an_ordered_dict, a_missing_item, a_count,
+    a_list_of_its_own_class, a_member_of_a_set, a_key, a_key_deep_in_containers, an_object_made_here, a_global_variable,
+    a_number, how_many_samples, a_hook_on_a_parameter,
 )  # fmt: skip
 
 
@@ -166,12 +209,20 @@ def test_what_depends_on_samples_is_not_kept(program, backend):
     assert model.state_dict().keys() == state.keys()
     assert all(torch.equal(model.state_dict()[name], value) for name, value in state.items())
     assert (model.history, model.table, model.seen) == ([], {}, 0)
+    assert not any((model.ordered, model.counts, model.own, model.members, *model.grown.values()))
     assert not hasattr(model, "last")
     assert torch.equal(newest, torch.zeros(3))
 
 
 def a_counter(m, x):
     m.seen += 1
+    return m.layer(x)
+
+
+def counters_in_containers(m, x):
+    m.ordered["calls"] = m.ordered.get("calls", 0) + 1
+    m.counts["calls"] += 1
+    m.members.add("called")
     return m.layer(x)
 
 
@@ -196,7 +247,10 @@ def an_object_of_the_call(m, x):
 
 @pytest.mark.parametrize(
     "program",
-    [a_counter, a_buffer_of_constants, what_is_made_of_parameters, a_mask_of_the_length, an_object_of_the_call],
+    [
+        *(a_counter, counters_in_containers, a_buffer_of_constants, what_is_made_of_parameters),
+        *(a_mask_of_the_length, an_object_of_the_call),
+    ],
     ids=lambda f: f.__name__,
 )
 def test_what_is_free_of_samples_may_be_kept(program):

@@ -14,6 +14,8 @@ from torch._inductor.virtualized import ops
 from dpgraph import CompileOptions, MiscompiledError, dp_compile
 from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.registry import GRADIENT_RULES
+from dpgraph.torch_compat import compile_fx
+from tests.zoo.architectures import ZOO
 
 aten = torch.ops.aten
 
@@ -111,3 +113,12 @@ def outcome(run: Callable[[], object]) -> MiscompiledError | None:
     except MiscompiledError as error:
         return error
     return None
+
+
+def test_memory_that_is_overwritten_under_another_name_is_caught(monkeypatch):
+    """As AOTAutograd donates: attention has draws that, without dropout, excuse nothing."""
+    monkeypatch.setattr(compile_fx, "keep_what_is_saved_twice", lambda backward: "as torch donates")
+    (architecture,) = (a for a in ZOO if a.name.startswith("Segformer"))
+    model, drawn = architecture.build(), architecture.batch(4).to(torch.float64)
+    with pytest.raises(MiscompiledError, match="sequence_reduction"):
+        architecture.losses(dp_compile(model, "full"), drawn)

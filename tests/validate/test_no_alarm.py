@@ -161,3 +161,15 @@ def test_random_operators_that_the_backend_replaced_are_left_out():
     assert {"output 0", "the norms"} <= set(found.compared)
     assert not found.complete
     assert "not compared: output 1, since" in str(found)
+
+
+def test_attention_without_dropout_draws_nothing_that_could_excuse_a_difference():
+    def attend(x: Tensor, p: float) -> Tensor:
+        return F.scaled_dot_product_attention(F.scaled_dot_product_attention(x, x, x, dropout_p=p), x, x, dropout_p=p)
+
+    x = torch.randn(2, 2, 4, 8)
+    silent, dropping = (torch.fx.experimental.proxy_tensor.make_fx(attend)(x, p).graph for p in (0.0, 0.5))
+    assert any("attention" in str(node.target) for node in silent.nodes)
+    assert find_draws(silent) == ()
+    assert match_draws(silent, ()).in_order
+    assert len(find_draws(dropping)) == 2

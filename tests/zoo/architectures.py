@@ -39,7 +39,7 @@ OFTEN = {
     "Llama", "Qwen3", "Phi", "Phi3", "Cohere", "GPTNeoX", "Bloom", "Falcon", "Mpt", "GPTJ", "GPTNeo", "OPT", "Mamba",
     "GPT2", "Bart", "T5", "ViT", "Beit", "Dinov2", "Swin", "ConvNextV2", "CLIP", "Wav2Vec2", "AST", "Whisper",
     "VideoMAE", "VisualBert", "LayoutLMv3", "Blip", "Git", "CLIP for text with an image", "Speech2Text", "Mixtral",
-    "GptOss",
+    "GptOss", "Segformer",
 }  # fmt: skip
 TASK = re.compile(r"(For[A-Z]\w*|LMHeadModel|MTModel)$")
 _ALL = (*text(), *experts(), *senses(), *multimodal.multimodal(), *OWN)

@@ -17,7 +17,9 @@ BITFIT = ZOO[::5]
 
 
 # Through Inductor, where each costs half a minute: those that differ most in what is made of their gradients.
-INDUCTOR = tuple(a for a in ZOO if a.name.startswith(("GPT2", "Mamba", "Mixtral", "Beit", "ConvNextV2", "T5")))
+INDUCTOR = tuple(
+    a for a in ZOO if a.name.startswith(("GPT2", "Mamba", "Mixtral", "Beit", "ConvNextV2", "T5", "Segformer"))
+)
 OTHERS = tuple(a for a in (*ZOO, *NIGHTLY) if a not in INDUCTOR)
 OFTEN = tuple(a for a in ZOO if a not in INDUCTOR)
 BY_NIGHT = (*NIGHTLY, *INDUCTOR)

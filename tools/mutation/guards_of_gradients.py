@@ -228,7 +228,7 @@ MUTANTS = (
     by(
         "what is drawn is drawn again",
         "torch_compat/drawn_once.py",
-        "if _is_random(node) and not must_recompute(node):",
+        "if draws_numbers(node) and not must_recompute(node):",
         "if False:",
         "lower/test_random_values.py::test_the_gradient_is_that_of_the_outputs",
     ),

@@ -39,4 +39,11 @@ MUTANTS = (
         "and False",
         ("tests/lower/test_layouts.py::test_sizes_that_vary",),
     ),
+    Mutant(
+        "a backward overwrites memory that it reads under another name",
+        "dpgraph/torch_compat/donations.py",
+        "if memory.count(memory[i]) == 1",
+        "if True",
+        ("tests/lower/test_shared_memory.py::test_two_views_of_one_memory_are_not_overwritten",),
+    ),
 )
