@@ -4,6 +4,7 @@
 of shapes can say whose they are. As a lookup and a reduction the same is plain, and so is its gradient. `bilinear` is
 an operator of many settings in which a product of matrices hides; `cdist` chooses how to compute by the number of rows;
 the gradient of `affine_grid` needs sizes that are numbers. Recurrent networks and masks have modules of their own.
+What torch takes `multilabel_margin_loss` apart into is another function.
 
 `inv`, `solve` and `cholesky` stop the program if one matrix of the batch has no solution, so that one sample would
 decide whether the others are trained on. Spelled out, the values of that sample alone are not finite.
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import GraphModule
+from torch.nn import _reduction as legacy
 
 from dpgraph.capture.masks import MASKS, write_by_mask
 from dpgraph.capture.recurrent import RECURRENT
@@ -118,6 +120,32 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = BY_SIZE) -
     return torch.cdist(x1, x2, p, "donot_use_mm_for_euclid_dist" if compute_mode == BY_SIZE else compute_mode)
 
 
+def multilabel_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """`torch.nn.functional.multilabel_margin_loss` of scores [*, C] and labels [*, C] that end at the first -1: [*].
+
+    Torch 2.13 reads every label behind the end as 0 and adds its terms, too (`torch/_decomp/decompositions.py`).
+    """
+    if size_average is not None or reduce is not None:
+        reduction = legacy.legacy_get_string(size_average, reduce)
+    num_classes = input.shape[-1]
+    is_label = (target == -1).cumsum(-1) == 0
+    labels = torch.where(is_label, target, 0)
+    classes = torch.arange(num_classes, device=target.device)
+    is_among_labels = (is_label.unsqueeze(-1) & (labels.unsqueeze(-1) == classes)).any(-2)
+    margins = 1 - input.gather(-1, labels).unsqueeze(-1) + input.unsqueeze(-2)
+    counts = is_label.unsqueeze(-1) & ~is_among_labels.unsqueeze(-2)
+    losses = torch.where(counts, margins.clamp_min(0), 0).sum((-2, -1)) / num_classes
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
 def inv(A: Tensor) -> Tensor:  # noqa: N803  torch's name
     """`torch.linalg.inv` that gives values that are not finite in place of an error."""
     inverse, info = torch.linalg.inv_ex(A)
@@ -146,6 +174,7 @@ SPELLINGS: dict[Any, Callable[..., Any]] = {
     F.affine_grid: affine_grid,
     F.bilinear: bilinear,
     F.embedding_bag: embedding_bag,
+    F.multilabel_margin_loss: multilabel_margin_loss,
     torch.cdist: cdist,
     torch.cholesky: cholesky,
     torch.inverse: inv,

@@ -26,7 +26,7 @@ from dpgraph.torch_compat import (
     current_fake_mode,
 )
 
-__all__ = ["CallTensors", "GraphInputs", "find_inputs", "read_joint", "require_all_gradients"]
+__all__ = ["CallTensors", "GraphInputs", "check_constants", "find_inputs", "read_joint", "require_all_gradients"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,27 @@ def find_inputs(inputs: Sequence[Any], sources: Sequence[InputSource], call: Cal
     return GraphInputs(roles, next(i for i, x in enumerate(inputs) if x is call.probe))
 
 
+def check_constants(
+    inputs: Sequence[Any], sources: Sequence[InputSource], found: GraphInputs, call: CallTensors
+) -> list[Tensor]:
+    """The tensors that a captured graph takes for the same for all samples, if they still are that.
+
+    Dynamo's guards compare sizes and dtypes: another tensor in the same attribute, or other values in it, pass them.
+
+    Raises:
+        UnsupportedProgramError: a tensor is none of the model and the call any more.
+    """
+    constants = [
+        (x, source)
+        for x, source, role in zip(inputs, sources, found.roles, strict=True)
+        if isinstance(role, Constant) and isinstance(x, Tensor) and not source.is_number
+    ]
+    for x, source in constants:
+        if not isinstance(_role_of(x, source, call), Constant):
+            raise _past_the_arguments(x, name_of_source(source.name))
+    return [x for x, _ in constants]
+
+
 def _role_of(x: Any, source: InputSource, call: CallTensors) -> Input:
     if id(x) in call.parameters:
         return Parameter(call.parameters[id(x)])
@@ -89,7 +110,11 @@ def _role_of(x: Any, source: InputSource, call: CallTensors) -> Input:
         )
     if id(x) in call.constants or isinstance(x, nn.Parameter):
         return Constant(name)
-    raise UnsupportedProgramError(
+    raise _past_the_arguments(x, name)
+
+
+def _past_the_arguments(x: Tensor, name: str) -> UnsupportedProgramError:
+    return UnsupportedProgramError(
         f"the forward uses {name!r}, a tensor of shape {list(x.shape)} that is no parameter, no buffer and no argument "
         "of the call",
         why="what reaches the graph past the arguments may hold samples, and would be taken for the same for all",

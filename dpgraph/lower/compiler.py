@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from torch import Tensor
 from torch.fx import Graph, GraphModule
 
 from dpgraph.capture.batch_size import refuse_guards, refuse_specialisation
@@ -15,6 +16,7 @@ from dpgraph.capture.trace import (
     CallTensors,
     GraphInputs,
     batch_symbol,
+    check_constants,
     find_inputs,
     read_joint,
     require_all_gradients,
@@ -22,10 +24,11 @@ from dpgraph.capture.trace import (
 from dpgraph.capture.writes import find_writes
 from dpgraph.lower.delivery import Delivery
 from dpgraph.lower.empty import EmptyCall
+from dpgraph.lower.held_tensors import HeldTensors
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting, rewrite
-from dpgraph.provenance.lattice import Provenance
+from dpgraph.provenance.lattice import Provenance, is_free
 from dpgraph.public_sizes import warn_of_means
 from dpgraph.torch_compat import compile_eager, compile_inductor, input_sources
 from dpgraph.validate.check import GraphCheck
@@ -51,6 +54,7 @@ class Compiler:
     Attributes:
         mechanism: what is trained, and how it is clipped.
         options: how to lower.
+        held: tensors in plain attributes of the model, to which a run adds.
         rewritings: one for each capture, in order; the last is that of the newest.
         produced: provenance of the values that the last call returned, by id.
         has_run: whether the last call ran a graph that was compiled here.
@@ -59,6 +63,7 @@ class Compiler:
 
     mechanism: Mechanism
     options: CompileOptions
+    held: HeldTensors
     rewritings: list[Rewriting] = field(default_factory=list)
     produced: Mapping[int, Provenance] = field(default_factory=dict)
     has_run: bool = False
@@ -125,7 +130,8 @@ class Compiler:
             number=len(self.rewritings) - 1,
         )
         self.checks.append(check)
-        return self._noting(compiled, self._delivering(found), rewriting, check)
+        constants = partial(check_constants, sources=input_sources(gm), found=found)
+        return self._noting(compiled, self._delivering(found), rewriting, check, constants)
 
     def _delivering(self, found: GraphInputs) -> tuple[int, ...]:
         """Places of the inputs whose gradients are delivered: the trained parameters, and the probe."""
@@ -136,7 +142,12 @@ class Compiler:
         )
 
     def _noting(
-        self, compiled: Callable[..., Any], delivering: Sequence[int], rewriting: Rewriting, check: GraphCheck
+        self,
+        compiled: Callable[..., Any],
+        delivering: Sequence[int],
+        rewriting: Rewriting,
+        check: GraphCheck,
+        constants: Callable[..., list[Tensor]],
     ) -> Callable[..., Any]:
         """`compiled`, once it is checked, whose gradients are delivered; leaves the provenance of what it returns."""
         empty, returned = EmptyCall(rewriting), rewriting.returned
@@ -145,11 +156,14 @@ class Compiler:
             call = self._call
             assert call is not None, "a graph was run outside a call of the module"
             self.has_run = True
+            shared = constants(inputs, call=call.tensors)
             if not call.tensors.is_empty:
                 check(inputs)
             given = call.delivery.through(inputs, delivering)
             outputs = empty(*given) if call.tensors.is_empty else compiled(*given)
             self.produced = {id(x): p for x, p in zip(outputs, returned, strict=True)}
+            shared += [x for x, p in zip(outputs, returned, strict=True) if isinstance(x, Tensor) and is_free(p)]
+            self.held.keep(x for x in shared if not x.requires_grad)
             return outputs
 
         return run

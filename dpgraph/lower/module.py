@@ -75,8 +75,8 @@ class DPModule(nn.Module):
         self._loss_fn: LossFunction | None
         object.__setattr__(self, "_loss_fn", loss_fn)  # not as a submodule, if it is a module: keys are the model's
         self._change = change
-        self._compiler = Compiler(mechanism, options)
         self._guard, self._attributes = Guard(), HeldTensors(model)
+        self._compiler = Compiler(mechanism, options, self._attributes)
         self._known = KnownParameters.of(model, mechanism.trained)
         self._known.look_up(model, self._guard)
         self._signature = inspect.signature(model.forward)

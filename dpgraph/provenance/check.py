@@ -11,7 +11,7 @@ from dpgraph.capture.place import find_place
 from dpgraph.errors import DPGraphError, UnsoundProgramError, UnsupportedProgramError
 from dpgraph.provenance.advice import GROUP_NORM, advise, is_batch_norm
 from dpgraph.provenance.inner_loss import find_mean_loss, find_normalised_loss, replace_loss
-from dpgraph.provenance.lattice import PerSample, Refused, SamplePosition, Shared, SummedOverSamples, mixes
+from dpgraph.provenance.lattice import PerSample, Refused, SamplePosition, Shared, SummedOverSamples, is_free, mixes
 from dpgraph.provenance.registry import Results
 from dpgraph.provenance.rules.pointwise import is_zero
 from dpgraph.provenance.writes import check_writes
@@ -68,7 +68,7 @@ def check_soundness(
 
 def _check_buffer(node: Node, provenance: Mapping[Node, Results]) -> None:
     found = provenance[node]
-    if isinstance(found, Shared) and found.power == 0:
+    if is_free(found):
         return
     origin = found.origin if isinstance(found, (Refused, SummedOverSamples)) else node
     batch_norm = is_batch_norm(origin)

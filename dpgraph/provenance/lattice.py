@@ -29,6 +29,7 @@ __all__ = [
     "SamplePosition",
     "Shared",
     "SummedOverSamples",
+    "is_free",
     "meet",
     "mixes",
     "unshown",
@@ -136,6 +137,11 @@ class Refused:
 
 
 Provenance = Shared | PerSample | SummedOverSamples | SamplePosition | Refused
+
+
+def is_free(found: object) -> bool:
+    """Whether a value depends on no sample, nor on how many there are."""
+    return isinstance(found, Shared) and found.power == 0
 
 
 def mixes(node: Node, reason: str) -> Refused:

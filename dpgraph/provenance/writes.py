@@ -7,7 +7,7 @@ from torch.fx import Node
 from dpgraph.capture.joint import JointGraph, Write
 from dpgraph.capture.place import find_line
 from dpgraph.errors import Place, UnsoundProgramError
-from dpgraph.provenance.lattice import Refused, Shared
+from dpgraph.provenance.lattice import Refused, is_free
 from dpgraph.provenance.registry import Results
 
 __all__ = ["check_writes"]
@@ -43,6 +43,6 @@ def _dependent(
             continue
         node = joint.nodes[name]
         found = provenance[node]
-        if not (isinstance(found, Shared) and found.power == 0):
+        if not is_free(found):
             origin = found.origin if isinstance(found, Refused) else node
             yield "a value that depends on samples", origin

@@ -15,7 +15,7 @@ from dpgraph import CompileOptions, UnsupportedProgramError, dp_compile
 from dpgraph.capture.containers import find_leaves, map_leaves
 from tests.oracle import group_names, per_sample_gradients
 from tests.oracle.comparison import relative_errors
-from tests.programs.exact import EAGER
+from tests.programs.exact import EAGER, INDUCTOR
 
 f64 = torch.float64
 
@@ -235,6 +235,49 @@ def test_attributes_that_came_later_are_not(change):
     module = dp_compile(model, "full", options=EAGER)
     change(model)
     with pytest.raises(UnsupportedProgramError, match="'scale'"):
+        module(torch.randn(4, 3))
+
+
+BACKENDS = [EAGER, pytest.param(INDUCTOR, marks=pytest.mark.inductor)]
+
+
+@pytest.mark.parametrize("options", BACKENDS, ids=["eager", "inductor"])
+@pytest.mark.parametrize("change", [put_another, write_into])
+def test_attributes_that_came_after_the_first_call_are_not(change, options):
+    model = Holding()
+    module = dp_compile(model, "full", options=options)
+    for _ in range(2):
+        module(torch.randn(4, 3)).sum().backward()
+    change(model)
+    with pytest.raises(UnsupportedProgramError, match="'scale'"):
+        module(torch.randn(4, 3))
+
+
+class Ageing(nn.Module):
+    """Keeps what is free of samples: one attribute is written in place, one is assigned anew, and the next call reads
+    both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.steps, self.decay = torch.zeros(1), torch.ones(1)
+
+    def forward(self, x):
+        self.steps.add_(1)
+        self.decay = self.decay * 0.5
+        return self.layer(x) * self.decay + self.steps
+
+
+def test_what_the_forward_itself_keeps_stays_known():
+    model = Ageing()
+    module = dp_compile(model, "full", options=EAGER)
+    for step in range(1, 4):
+        y = module(x := torch.randn(4, 3))
+        torch.testing.assert_close(y, model.layer(x) * 0.5**step + step)
+        y.sum().backward()
+    assert len(module._compiler.rewritings) == 1
+    model.decay.copy_(torch.randn(1))
+    with pytest.raises(UnsupportedProgramError, match="'decay'"):
         module(torch.randn(4, 3))
 
 
