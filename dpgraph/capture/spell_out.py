@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.nn import _reduction as legacy
 
 from dpgraph.capture.masks import MASKS, write_by_mask
 from dpgraph.capture.recurrent import RECURRENT
@@ -132,7 +131,7 @@ def multilabel_margin_loss(
     Torch 2.13 reads every label behind the end as 0 and adds its terms, too (`torch/_decomp/decompositions.py`).
     """
     if size_average is not None or reduce is not None:
-        reduction = legacy.legacy_get_string(size_average, reduce)
+        reduction = "none" if reduce is False else "sum" if size_average is False else "mean"
     num_classes = input.shape[-1]
     is_label = (target == -1).cumsum(-1) == 0
     labels = torch.where(is_label, target, 0)
