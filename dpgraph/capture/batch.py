@@ -169,13 +169,16 @@ def _axis(name: str, leaf: Tensor, batch_dims: BatchDims) -> int | None:
 
 
 def _padded(x: Tensor, axis: int, rows: int) -> Tensor:
-    """x with `rows` along `axis`: copies of the first sample, zeros for an empty batch; x itself if it has them."""
+    """x with `rows` along `axis`: copies of the first sample, zeros for an empty batch; x itself if it has them.
+
+    No gradient goes to x through the copies: what sums over the rows counts the sample once.
+    """
     present = x.shape[axis]
     if present >= rows:
         return x
     if present == 0:
         return x.new_zeros([*x.shape[:axis], rows, *x.shape[axis + 1 :]])
-    return torch.cat([x, x.narrow(axis, 0, 1).repeat_interleave(rows - present, axis)], axis)
+    return torch.cat([x, x.detach().narrow(axis, 0, 1).repeat_interleave(rows - present, axis)], axis)
 
 
 def _laid_out(x: Tensor, axis: int) -> Tensor:

@@ -68,12 +68,10 @@ class DPModule(nn.Module):
         for registry in SHARED_REGISTRIES:
             self.__dict__[registry] = model.__dict__[registry]
         self.training = model.training
-        self._held: nn.Module
-        object.__setattr__(self, "_held", model)  # not as a submodule: its own are held already
+        self._held = model
         self._mechanism = mechanism
         self._batch_dims = batch_dims
-        self._loss_fn: LossFunction | None
-        object.__setattr__(self, "_loss_fn", loss_fn)  # not as a submodule, if it is a module: keys are the model's
+        self._loss_fn = loss_fn
         self._change = change
         self._guard, self._attributes = Guard(), HeldTensors(model)
         self._compiler = Compiler(mechanism, options, self._attributes)
@@ -88,6 +86,7 @@ class DPModule(nn.Module):
         self._refusal: Exception | None = None
         self._ran = False
         self._compiled: Callable[..., Any] = compile_separately(run_with_probe, self._compiler)
+        self._is_made = True
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -96,6 +95,13 @@ class DPModule(nn.Module):
             if name.startswith("__"):  # how to copy or pickle the model says nothing about this module
                 raise
             return getattr(self.__dict__["_held"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute of the model; what this module itself knows is in no registry, which are the model's."""
+        if "_is_made" not in self.__dict__ or name in self.__dict__ or hasattr(type(self), name):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._held, name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles hold a copy of the model, and capture it anew at their first call."""

@@ -30,14 +30,9 @@ class ReversibleChange:
         Source: Bu et al. 2024, arXiv:2210.00036, section 4.
         """
         before = cls.none(model).required_grad
-        added = []
-        for module in model.modules():
-            weight = module._parameters.get("weight")
-            if weight is None or "bias" not in module._parameters or module._parameters["bias"] is not None:
-                continue
-            bias = torch.zeros(_bias_shape(module, weight), dtype=weight.dtype, device=weight.device)
-            module.register_parameter("bias", nn.Parameter(bias))
-            added.append(module)
+        added = {module: bias for module in model.modules() if (bias := _missing_bias(module)) is not None}
+        for module, bias in added.items():
+            module.register_parameter("bias", bias)
         return cls(before, tuple(added))
 
     @classmethod
@@ -62,6 +57,16 @@ class ReversibleChange:
             module.register_parameter("bias", None)
         for parameter, flag, _ in self.required_grad:
             set_requires_grad(parameter, flag)
+
+
+def _missing_bias(module: nn.Module) -> nn.Parameter | None:
+    """Zeros in the place that a module has for a bias, if it has one and a weight along whose axes a bias lies."""
+    weight = module._parameters.get("weight")
+    if weight is None or "bias" not in module._parameters or module._parameters["bias"] is not None:
+        return None
+    if weight.ndim == 0 or not (weight.is_floating_point() or weight.is_complex()):
+        return None
+    return nn.Parameter(torch.zeros(_bias_shape(module, weight), dtype=weight.dtype, device=weight.device))
 
 
 def _bias_shape(module: nn.Module, weight: nn.Parameter) -> tuple[int, ...]:
