@@ -34,6 +34,8 @@ SAY_CAUSAL = (
 # Where torch's transformers find out whether a mask is causal, which they then hand on.
 DETECTION = "nn/modules/transformer.py"
 EXPLANATION = re.compile(r"Explanation: (?P<sentence>.*?)\.?$", re.MULTILINE)
+# Not the flag of a tensor that is printed.
+SETS_REQUIRES_GRAD = re.compile(r"requires_grad(?!=)")
 USER_CODE = re.compile(r"from user code:(?P<trace>.*)", re.DOTALL)
 
 
@@ -97,7 +99,7 @@ def _not_one_graph(error: Exception) -> CaptureError:
 def _way_out(reason: str, trace: str) -> str:
     if "setattr() on Tensor.requires_grad" in reason:
         return NO_INPUT_GRADIENTS
-    if "requires_grad" in reason:
+    if SETS_REQUIRES_GRAD.search(reason):
         return KEEP_GRADIENTS
     if "data-dependent expression" in reason and DETECTION in trace.replace("\\", "/"):
         return SAY_CAUSAL

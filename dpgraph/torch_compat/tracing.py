@@ -121,13 +121,17 @@ def capture_config() -> AbstractContextManager[Any]:
     """Settings under which a model is captured.
 
     Equal sizes are never taken for the same, LSTM and GRU are traced, products of several factors are multiplied from
-    left to right whatever else is installed, and what the model logs is left out, since no result depends on it.
+    left to right whatever else is installed, hooks of submodules that come later are noticed, and what the model logs
+    is left out, since no result depends on it.
     """
     stack = ExitStack()
     stack.enter_context(torch.fx.experimental._config.patch(use_duck_shape=False))  # type: ignore[attr-defined]
     ignored = torch._dynamo.config.ignore_logger_methods | _log_methods()
     settings = torch._dynamo.config.patch(
-        allow_rnn=True, recompile_limit=RECOMPILE_LIMIT, ignore_logger_methods=ignored
+        allow_rnn=True,
+        recompile_limit=RECOMPILE_LIMIT,
+        ignore_logger_methods=ignored,
+        skip_nnmodule_hook_guards=False,
     )
     stack.enter_context(settings)
     if torch.backends.opt_einsum.enabled:  # it would choose an order by the number of samples
