@@ -101,19 +101,12 @@ class DPModule(nn.Module):
         if "_is_made" not in self.__dict__ or name in self.__dict__ or hasattr(type(self), name):
             object.__setattr__(self, name, value)
         else:
-            setattr(self._held, name, value)
+            self._held.__setattr__(name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles hold a copy of the model, and capture it anew at their first call."""
-        options = self._compiler.options
-        return _make_module, (
-            self._held,
-            self._mechanism,
-            options,
-            self._loss_fn,
-            self._batch_dims,
-            self._change,
-        )
+        given = self._held, self._mechanism, self._compiler.options, self._loss_fn, self._batch_dims, self._change
+        return _make_module, given
 
     def train(self, mode: bool = True) -> "DPModule":
         """Set training mode, for the model given too."""
