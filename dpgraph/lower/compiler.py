@@ -162,8 +162,8 @@ class Compiler:
             given = call.delivery.through(inputs, delivering)
             outputs = empty(*given) if call.tensors.is_empty else compiled(*given)
             self.produced = {id(x): p for x, p in zip(outputs, returned, strict=True)}
-            shared += [x for x, p in zip(outputs, returned, strict=True) if isinstance(x, Tensor) and is_free(p)]
-            self.held.keep(x for x in shared if not x.requires_grad)
+            free = [x for x, p in zip(outputs, returned, strict=True) if isinstance(x, Tensor) and is_free(p)]
+            self.held.keep(read=shared, made=(x for x in free if not x.requires_grad))
             return outputs
 
         return run

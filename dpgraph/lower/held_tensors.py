@@ -20,24 +20,23 @@ class HeldTensors:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._held = [(name, TensorWeakRef(x), x._version) for name, x in _attributes(model)]
+        self._held = {id(x): (name, TensorWeakRef(x), x._version) for name, x in _attributes(model)}
 
     def names(self) -> dict[int, str]:
         """Names of those that are still there as they were, by id."""
-        return {id(x): name for name, x, version in self._alive() if x._version == version}
+        alive = ((key, name, reference(), version) for key, (name, reference, version) in self._held.items())
+        return {key: name for key, name, x, version in alive if x is not None and x._version == version}
 
-    def keep(self, tensors: Iterable[Tensor]) -> None:
-        """Add tensors as they are now: what a private graph has returned or written, and was proved free of samples."""
-        new = {id(x): x for x in tensors}
-        names = {id(x): name for name, x, _ in self._alive()}
-        others = [(name, TensorWeakRef(x), version) for name, x, version in self._alive() if id(x) not in new]
-        self._held = [*others, *((names.get(key, "kept"), TensorWeakRef(x), x._version) for key, x in new.items())]
+    def keep(self, read: Iterable[Tensor], made: Iterable[Tensor]) -> None:
+        """Note what a run of a private graph has left, all of it proved free of samples.
 
-    def _alive(self) -> Iterator[tuple[str, Tensor, int]]:
-        for name, reference, version in self._held:
-            x = reference()
-            if x is not None:
-                yield name, x, version
+        Args:
+            read: what the graph took for the same for all samples, and may have written; of others nothing is kept.
+            made: what it returned, and may have assigned.
+        """
+        alive = {key: held for key, held in self._held.items() if held[1]() is not None}
+        named = [(x, alive[id(x)][0]) for x in read if id(x) in alive] + [(x, "kept") for x in made]
+        self._held = alive | {id(x): (name, TensorWeakRef(x), x._version) for x, name in named}
 
 
 def _attributes(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

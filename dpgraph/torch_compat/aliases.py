@@ -14,6 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from dpgraph.torch_compat.tracing import storage_of
+
 __all__ = ["restore_aliases"]
 
 
@@ -42,14 +44,9 @@ def _is_part(node: Node) -> bool:
 
 
 def _is_in_memory_of_its_base(node: Node) -> bool:
-    memory = _memory(_value(node.args[0]))
-    return all(_memory(x) == memory for x in tree_leaves(_value(node)) if isinstance(x, Tensor))
+    memory = storage_of(_value(node.args[0]))
+    return all(storage_of(x) == memory for x in tree_leaves(_value(node)) if isinstance(x, Tensor))
 
 
 def _value(node: Any) -> Any:
     return node.meta.get("val") if isinstance(node, Node) else node
-
-
-def _memory(x: Tensor) -> int:
-    found: int = x.untyped_storage()._cdata
-    return found

@@ -4,6 +4,8 @@ from torch import Tensor
 from torch._guards import TracingContext
 from torch.fx import GraphModule
 
+from dpgraph.torch_compat.tracing import storage_of
+
 __all__ = ["keep_what_is_saved_twice"]
 
 
@@ -19,10 +21,7 @@ def keep_what_is_saved_twice(backward: GraphModule) -> str:
     metadata = None if context is None else context.fw_metadata
     if metadata is None or metadata.bw_donated_idxs is None:
         return ""
-    memory = [_memory(node.meta.get("val")) for node in backward.graph.find_nodes(op="placeholder")]
+    values = [node.meta.get("val") for node in backward.graph.find_nodes(op="placeholder")]
+    memory = [storage_of(x) if isinstance(x, Tensor) else None for x in values]
     metadata.bw_donated_idxs = [i for i in metadata.bw_donated_idxs if memory.count(memory[i]) == 1]
     return f"may overwrite {metadata.bw_donated_idxs}"
-
-
-def _memory(x: object) -> int | None:
-    return x.untyped_storage()._cdata if isinstance(x, Tensor) else None

@@ -268,6 +268,23 @@ class Ageing(nn.Module):
         return self.layer(x) * self.decay + self.steps
 
 
+def test_constants_made_in_inference_mode_are_constants_in_every_call():
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+            with torch.inference_mode():
+                self.register_buffer("mask", torch.ones(3))
+
+        def forward(self, x):
+            return self.layer(x.masked_fill(self.mask == 0, 0.0))
+
+    module = dp_compile(Masked(), "full", options=EAGER)
+    for _ in range(2):
+        module(torch.randn(4, 3)).sum().backward()
+    assert module.layer.weight.grad is not None
+
+
 def test_what_the_forward_itself_keeps_stays_known():
     model = Ageing()
     module = dp_compile(model, "full", options=EAGER)
