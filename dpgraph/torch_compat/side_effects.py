@@ -88,16 +88,17 @@ def _written_values(effects: SideEffects) -> Iterator[Written]:
             # a variable of an enclosing scope is a cell of the function, a global one is called like its attribute
             full = name if attribute == "cell_contents" or name.endswith(f"['{attribute}']") else f"{name}.{attribute}"
             yield _written(full, value, effects, _stack_of(stacks, attribute))
-        for container in _containers_of(target):
+        for container in _containers_of(target, effects):
             for key, value in _items_of(container):
                 yield _written(f"{name}{key}", value, effects, _stack_of(stacks, ""))
 
 
-def _containers_of(target: VariableTracker) -> list[VariableTracker]:
-    """What holds the items of a target: itself, or what Dynamo keeps within an object of a subclass of a container."""
+def _containers_of(target: VariableTracker, effects: SideEffects) -> list[VariableTracker]:
+    """What holds written items of a target: itself, or what Dynamo keeps within an object of a container's subclass."""
     if isinstance(target.mutation_type, ValueMutationExisting):
         return [target]
-    return [inner for inner in vars(target).values() if isinstance(inner, VariableTracker)]
+    inner = [x for x in vars(target).values() if isinstance(x, VariableTracker) and x.mutation_type is not None]
+    return [x for x in inner if effects.is_modified(x)]
 
 
 def _items_of(container: VariableTracker) -> Iterator[tuple[str, Any]]:
