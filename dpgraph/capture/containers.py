@@ -55,7 +55,7 @@ def map_leaves(function: Callable[[Any], Any], tree: Any) -> Any:
 
 
 def _leaves(tree: Any, within: tuple[Any, ...]) -> Iterator[Any]:
-    for part in tree_leaves(tree):
+    for part in tree_leaves(tree, is_leaf=_is_size):
         if not _is_container(part):
             yield part
         elif not any(part is outer for outer in within):
@@ -72,7 +72,7 @@ def _mapped(function: Callable[[Any], Any], tree: Any, within: tuple[Any, ...]) 
         new = [(place, value, _mapped(function, value, (*within, part))) for place, value in _items(part)]
         return _with(part, [(place, after) for place, before, after in new if not _same(before, after)])
 
-    return tree_map(replace, tree)
+    return tree_map(replace, tree, is_leaf=_is_size)
 
 
 def _with(container: Any, changes: list[tuple[tuple[bool, Any], Any]]) -> Any:
@@ -86,6 +86,11 @@ def _with(container: Any, changes: list[tuple[tuple[bool, Any], Any]]) -> Any:
         else:
             twin[key] = value
     return twin
+
+
+def _is_size(x: Any) -> bool:
+    """A shape, of which a pytree would make a tuple."""
+    return isinstance(x, torch.Size)
 
 
 def _is_container(x: Any) -> bool:

@@ -38,14 +38,19 @@ class CallTensors:
         constants: names of buffers, of the loss's tensors, and of arguments that all samples share.
         samples: batch axis and name of each argument that holds samples.
         probe: the probe.
-        is_empty: whether there are no samples, and all rows are there to fill up.
+        num_samples: how many of the rows are samples; the others are there to fill up.
     """
 
     parameters: Mapping[int, str]
     constants: Mapping[int, str]
     samples: Mapping[int, Sample]
     probe: Tensor
-    is_empty: bool
+    num_samples: int
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether some rows are there to fill up."""
+        return self.num_samples != len(self.probe)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule
 
@@ -24,6 +25,7 @@ from dpgraph.capture.trace import (
 from dpgraph.capture.writes import find_writes
 from dpgraph.lower.delivery import Delivery
 from dpgraph.lower.empty import EmptyCall
+from dpgraph.lower.forward import Evaluation, Forward
 from dpgraph.lower.held_tensors import HeldTensors
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
@@ -150,20 +152,32 @@ class Compiler:
         constants: Callable[..., list[Tensor]],
     ) -> Callable[..., Any]:
         """`compiled`, once it is checked, whose gradients are delivered; leaves the provenance of what it returns."""
-        empty, returned = EmptyCall(rewriting), rewriting.returned
+        forward, returned = Forward(rewriting.stages["captured"]), rewriting.returned
+        empty = EmptyCall(rewriting, forward)
 
         def run(*inputs: Any) -> Any:
             call = self._call
             assert call is not None, "a graph was run outside a call of the module"
             self.has_run = True
             shared = constants(inputs, call=call.tensors)
-            if not call.tensors.is_empty:
+            counted = _counted(forward, inputs, call.tensors)
+            if call.tensors.num_samples:
                 check(inputs)
             given = call.delivery.through(inputs, delivering)
-            outputs = empty(*given) if call.tensors.is_empty else compiled(*given)
-            self.produced = {id(x): p for x, p in zip(outputs, returned, strict=True)}
-            free = [x for x, p in zip(outputs, returned, strict=True) if isinstance(x, Tensor) and is_free(p)]
+            outputs = compiled(*given) if call.tensors.num_samples else empty(*given)
+            described = [(x, p) for i, (x, p) in enumerate(zip(outputs, returned, strict=True)) if i not in counted]
+            self.produced = {id(x): p for x, p in described}
+            free = [x for x, p in described if isinstance(x, Tensor) and is_free(p)]
             self.held.keep(read=shared, made=(x for x in free if not x.requires_grad))
-            return outputs
+            return [counted.get(i, x) for i, x in enumerate(outputs)]
 
         return run
+
+
+def _counted(forward: Forward, inputs: Sequence[Any], call: CallTensors) -> Mapping[int, Any]:
+    """Outputs that depend on how many samples there are, as they are without the rows that fill up, by position."""
+    if not call.is_padded or not forward.counted:
+        return {}
+    with torch.no_grad(), torch.autocast(call.probe.device.type, enabled=False):
+        evaluation = Evaluation(forward, inputs, num_samples=call.num_samples)
+        return {i: evaluation.run(node) for i, node in forward.counted.items()}

@@ -41,5 +41,5 @@ def name_tensors(
         constants=constants,
         samples={key: Sample(axis, call.names[key]) for key, axis in call.dims.items()},
         probe=probe,
-        is_empty=call.num_samples == 0,
+        num_samples=call.num_samples,
     )

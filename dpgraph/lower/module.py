@@ -75,6 +75,7 @@ class DPModule(nn.Module):
         self._change = change
         self._guard, self._attributes = Guard(), HeldTensors(model)
         self._compiler = Compiler(mechanism, options, self._attributes)
+        self._compiled: Callable[..., Any] = compile_separately(run_with_probe, self._compiler)
         self._known = KnownParameters.of(model, mechanism.trained)
         self._known.look_up(model, self._guard)
         self._signature = inspect.signature(model.forward)
@@ -83,9 +84,7 @@ class DPModule(nn.Module):
         self._fixed_rows: int | None = None
         self._reported: tuple[Rewriting, Report] | None = None
         self._example: Arguments | None = None
-        self._refusal: Exception | None = None
-        self._ran = False
-        self._compiled: Callable[..., Any] = compile_separately(run_with_probe, self._compiler)
+        self._ran, self._is_withdrawn = False, False
         self._is_made = True
 
     def __getattr__(self, name: str) -> Any:
@@ -105,8 +104,8 @@ class DPModule(nn.Module):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles hold a copy of the model, and capture it anew at their first call."""
-        given = self._held, self._mechanism, self._compiler.options, self._loss_fn, self._batch_dims, self._change
-        return _make_module, given
+        rest = {"loss_fn": self._loss_fn, "batch_dims": self._batch_dims, "change": self._change}
+        return _make_module, (self._held, self._mechanism, self._compiler.options, rest)
 
     def train(self, mode: bool = True) -> "DPModule":
         """Set training mode, for the model given too."""
@@ -208,8 +207,8 @@ class DPModule(nn.Module):
             What the model returns; with `loss_fn`, the per-sample losses [B].
 
         Raises:
-            DPGraphError: at the first call in grad mode, if the program is refused. The model is then as it was before
-                `dp_compile`.
+            DPGraphError: the program is refused. While no call in grad mode has succeeded, the model is after any error
+                as it was before `dp_compile`, and the next call tries anew.
         """
         targets: tuple[Any, ...] = ()
         if self._loss_fn is not None:
@@ -219,8 +218,8 @@ class DPModule(nn.Module):
             outputs = self._held(*args, **kwargs)
             return outputs if self._loss_fn is None else self._loss_fn(outputs, *targets)
         refuse_detours()
-        if self._refusal is not None:
-            raise self._refusal
+        if self._is_withdrawn:
+            self._try_anew()
         names = self._known.look_up(self, self._guard)
         captured = len(self._compiler.rewritings)
         given = Arguments(args, kwargs, targets)
@@ -231,7 +230,7 @@ class DPModule(nn.Module):
             refusal = translate(error)
             if not self._ran:
                 self._change.undo()
-                self._refusal = refusal or error
+                self._is_withdrawn = True
             if refusal is None or refusal is error:
                 raise
             raise refusal from refusal.__cause__
@@ -243,6 +242,13 @@ class DPModule(nn.Module):
         if len(self._compiler.rewritings) > captured:
             self._example = describe(given)
         return outputs
+
+    def _try_anew(self) -> None:
+        """Change the model again, and forget what was captured before an error."""
+        self._change.redo(self._held, self._mechanism.trained)
+        self._compiler = Compiler(self._mechanism, self._compiler.options, self._attributes)
+        self._compiled = compile_separately(run_with_probe, self._compiler)
+        self._is_withdrawn = False
 
     def _run(self, call: BatchedCall, names: Mapping[int, str]) -> Any:
         """What the private graph returns, without padding; None if torch did not run one."""
@@ -286,13 +292,6 @@ class DPModule(nn.Module):
         return self._probe
 
 
-def _make_module(
-    model: nn.Module,
-    mechanism: Mechanism,
-    options: CompileOptions,
-    loss_fn: LossFunction | None,
-    batch_dims: BatchDims,
-    change: ReversibleChange,
-) -> DPModule:
-    change.remember()
-    return DPModule(model, mechanism, options, loss_fn=loss_fn, batch_dims=batch_dims, change=change)
+def _make_module(model: nn.Module, mechanism: Mechanism, options: CompileOptions, rest: dict[str, Any]) -> DPModule:
+    rest["change"].remember()
+    return DPModule(model, mechanism, options, **rest)

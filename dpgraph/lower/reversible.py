@@ -17,11 +17,11 @@ class ReversibleChange:
 
     Attributes:
         required_grad: every parameter with its flag from before, and with its author's.
-        added: modules that were given a bias.
+        added: modules that were given a bias, with it.
     """
 
     required_grad: tuple[tuple[nn.Parameter, bool, bool], ...]
-    added: tuple[nn.Module, ...]
+    added: tuple[tuple[nn.Module, nn.Parameter], ...]
 
     @classmethod
     def add_biases(cls, model: nn.Module) -> "ReversibleChange":
@@ -30,10 +30,10 @@ class ReversibleChange:
         Source: Bu et al. 2024, arXiv:2210.00036, section 4.
         """
         before = cls.none(model).required_grad
-        added = {module: bias for module in model.modules() if (bias := _missing_bias(module)) is not None}
-        for module, bias in added.items():
+        added = tuple((module, bias) for module in model.modules() if (bias := _missing_bias(module)) is not None)
+        for module, bias in added:
             module.register_parameter("bias", bias)
-        return cls(before, tuple(added))
+        return cls(before, added)
 
     @classmethod
     def none(cls, model: nn.Module) -> "ReversibleChange":
@@ -53,10 +53,16 @@ class ReversibleChange:
 
     def undo(self) -> None:
         """The model as it was."""
-        for module in self.added:
+        for module, _ in self.added:
             module.register_parameter("bias", None)
         for parameter, flag, _ in self.required_grad:
             set_requires_grad(parameter, flag)
+
+    def redo(self, model: nn.Module, trained: Iterable[str]) -> None:
+        """The model as it was before `undo`, with the very biases that were added."""
+        for module, bias in self.added:
+            module.register_parameter("bias", bias)
+        self.train_only(model, trained)
 
 
 def _missing_bias(module: nn.Module) -> nn.Parameter | None:

@@ -1,5 +1,8 @@
 """A batch of one is padded for the tracer, and what comes back is that of the one sample."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -32,3 +35,41 @@ def test_inputs_get_the_gradient_of_a_sum_once(reduction, options):
         (found,) = torch.autograd.grad(module(x), x)
         (expected,) = torch.autograd.grad(model(x), x)
         torch.testing.assert_close(found, expected)
+
+
+class Sized(nn.Module):
+    """Returns the sizes of what it is given, and numbers that follow from them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.layer(x)
+        sizes = {"shape": y.shape, "elements": y.numel(), "odd": 2 * len(x) + 1, "length": x.shape[1], "fixed": 2}
+        tensors = [
+            torch.tensor(len(x)),
+            torch.arange(len(x)),
+            1 / (torch.arange(len(x)).sum() + self.layer.bias.detach()),
+        ]
+        return y, sizes, [x.shape[1] / (len(x) + 1), len(x) * 1.5], tensors
+
+
+@pytest.mark.parametrize(
+    "options",
+    [EAGER, replace(EAGER, batch="fixed"), pytest.param(INDUCTOR, marks=pytest.mark.inductor)],
+    ids=["eager", "fixed", "inductor"],
+)
+def test_sizes_that_are_returned_are_those_of_the_samples(options):
+    """Whoever divides a sum by a number of samples that counts padding trains with another gradient."""
+    model = Sized()
+    module = dp_compile(model, "full", options=options)
+    for num_samples, length in ((3, 5), (3, 6), (1, 5), (0, 7), (3, 5)):
+        x = torch.randn(num_samples, length, 4, dtype=torch.float64)
+        outputs, sizes, quotients, tensors = module(x)
+        expected = model(x)
+        assert outputs.shape == expected[0].shape
+        assert sizes == expected[1]
+        assert type(sizes["shape"]) is torch.Size
+        assert quotients == expected[2]
+        torch.testing.assert_close(tensors, expected[3], rtol=1e-12, atol=1e-12)

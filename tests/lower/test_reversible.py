@@ -1,10 +1,13 @@
-"""Biases are added where there is a place for one, and taken back."""
+"""Biases are added where there is a place for one, and taken back; what is taken back can be done again."""
+
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dpgraph import ArgumentError, dp_compile
+from dpgraph import ArgumentError, CaptureError, CompileOptions, DPGraphError, dp_compile
+from tests.lower.delivering import gradients
 from tests.programs.exact import EAGER
 
 
@@ -38,3 +41,57 @@ def test_a_model_without_a_place_for_a_bias_is_as_it_was(weight):
     with pytest.raises(ArgumentError, match="trains no parameter"):
         dp_compile(model, "bitfit", add_biases=True, options=EAGER)
     assert list(model.state_dict()) == ["weight"]
+
+
+class Picky(nn.Module):
+    """A model with an error of its own for texts that are too long, a branch on data for one length, and no bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3, bias=False, dtype=torch.float64)
+        self.scale = nn.Parameter(torch.ones(3, dtype=torch.float64), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] > 8:
+            raise ValueError("too long")
+        if x.shape[1] == 5 and x.sum() > 0:
+            return self.layer(x)
+        return self.layer(x) * self.scale
+
+
+def flags(model: nn.Module) -> dict[str, bool]:
+    return {name: p.requires_grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("mode", ["full", "bitfit"])
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+def test_an_error_at_the_first_call_is_not_the_last_word(mode, backend):
+    """A wrong batch does not end a training that has not begun; until it has, the model is as it was."""
+    model = Picky()
+    before, fresh = flags(model), dp_compile(deepcopy(model), mode, add_biases=True, also_train="scale", options=EAGER)
+    module = dp_compile(model, mode, add_biases=True, also_train="scale", options=CompileOptions(backend=backend))
+    bias = model.layer.bias
+    wrong = {"a size": torch.randn(5, 3, 7), "a branch": torch.randn(5, 5, 4), "its own": torch.randn(5, 9, 4)}
+    for batch in (*wrong.values(), *wrong.values()):
+        with pytest.raises((DPGraphError, ValueError)):
+            module(batch.double())
+        assert flags(model) == before
+        assert model.layer.bias is None
+    x = torch.randn(5, 3, 4, dtype=torch.float64)
+    for trained in (module, fresh):
+        trained(x).square().sum().backward()
+    torch.testing.assert_close(module.grad_norms, fresh.grad_norms)
+    torch.testing.assert_close(gradients(module), gradients(fresh))
+    assert model.layer.bias is bias
+
+
+def test_an_error_after_the_first_call_leaves_the_training_on():
+    module = dp_compile(Picky(), "full", options=EAGER)
+    x = torch.randn(5, 3, 4, dtype=torch.float64)
+    module(x)
+    trained = flags(module)
+    with pytest.raises((CaptureError, ValueError)):
+        module(torch.randn(5, 9, 4, dtype=torch.float64))
+    assert flags(module) == trained
+    module(x).sum().backward()
+    assert module.num_nonfinite == 0
