@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dpgraph.errors import ArgumentError
-from dpgraph.torch_compat import learn_nothing_from_kernels
+from dpgraph.torch_compat import begin_capture
 
 __all__ = ["LossFunction", "check_losses", "check_targets", "run_with_probe"]
 
@@ -30,7 +30,7 @@ def run_with_probe(
     The probe [B, K] ties all batch axes to one size, carries each sample's loss scale in, and its gradient slot carries
     the norms out. Its own output is there to make autograd ask for that gradient; nobody uses it.
     """
-    learn_nothing_from_kernels()
+    begin_capture()
     for x, axis in zip(rows, axes, strict=True):
         torch._check(x.shape[axis] == probe.shape[0])
     outputs = model(*args, **kwargs)

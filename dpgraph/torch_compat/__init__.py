@@ -17,9 +17,10 @@ from torch.fx.experimental.symbolic_shapes import ConstraintViolationError, Shap
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils._sympy.functions import FloorDiv, Mod
 
+from dpgraph.torch_compat.capture_env import begin_capture
 from dpgraph.torch_compat.drawn_once import draws_numbers
 from dpgraph.torch_compat.engine import backward_under_way, will_accumulate
-from dpgraph.torch_compat.kernel_choice import chooses_kernel, learn_nothing_from_kernels
+from dpgraph.torch_compat.kernel_choice import chooses_kernel
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
 from dpgraph.torch_compat.native import compile_native
 from dpgraph.torch_compat.once import computed_once
@@ -81,6 +82,7 @@ __all__ = [
     "Written",
     "backward_under_way",
     "batch_marked",
+    "begin_capture",
     "capture_config",
     "chooses_kernel",
     "compile_eager",
@@ -103,7 +105,6 @@ __all__ = [
     "hooked_inputs",
     "in_own_memory",
     "input_sources",
-    "learn_nothing_from_kernels",
     "partition",
     "partition_for_inductor",
     "schedule",

@@ -9,7 +9,7 @@ from dpgraph.capture.place import find_place
 from dpgraph.errors import MiscompiledError, Place
 from dpgraph.options import CompileOptions
 from dpgraph.torch_compat import compile_part
-from dpgraph.validate.compare import compare, is_rounding
+from dpgraph.validate.compare import compare
 from dpgraph.validate.comparison import Outcome, Reference, same_random_numbers
 from dpgraph.validate.first_wrong import Part, find_first_wrong
 
@@ -94,14 +94,7 @@ class _Alone:
         expected = {name: values[name] for name in found}
         differences = compare(found, expected, self.reference.precision)
         suspects = {name: keep[name] for name, d in differences.items() if d.exceeds}
-        if not suspects:
-            return []
-        moved = self.reference.run_rounded_differently(suspects)
-        return [
-            node
-            for name, node in suspects.items()
-            if not is_rounding(differences[name], found[name], expected[name], [m[name] for m in moved])
-        ]
+        return [keep[name] for name in self.reference.settle(suspects, differences, found, expected)]
 
 
 def _copy(x: object) -> object:

@@ -2,12 +2,12 @@
 
 Two compilations round differently, so values agree to about the square root of the precision in which they were
 computed: half of the digits may go in sums that cancel. What differs by more is measured against itself, with inputs
-that are rounded differently: a gradient that is zero in exact arithmetic, or a maximum between equals, moves as much by
-itself as it differs.
+and results that are rounded differently: a gradient that is zero in exact arithmetic, a maximum between equals, or a
+ReLU of nearly zero moves as much by itself as it differs.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +16,11 @@ from torch.fx import Graph
 
 from dpgraph.validate.draws import is_random
 
-__all__ = ["Difference", "Precision", "compare", "is_rounding", "precision_of"]
+__all__ = ["Difference", "Freedom", "Precision", "compare", "precision_of"]
 
 # Sums in another order differ by some units in the last place of the largest terms.
 UNITS = 32
-# How many times as far as noise in the inputs moves a value, rounding within the graph may.
+# How many times as far as it was seen to move by rounding a value may.
 FREEDOM = 4.0
 
 
@@ -98,29 +98,37 @@ def compare(
     }
 
 
-def is_rounding(
-    difference: Difference, found: Tensor | None, expected: Tensor | None, moved: Sequence[Tensor | None]
-) -> bool:
-    """Whether a value that differs moves as much by itself.
+class Freedom:
+    """How far a value moves by itself, as seen so far.
 
     Args:
         difference: of `found` from `expected`.
         found: the value.
         expected: what it should be.
-        moved: what it should be for inputs that are rounded differently.
     """
-    if found is None or expected is None or found.shape != expected.shape:
-        return False
-    others = [x for x in moved if x is not None]
-    disputed = _is_finite(found) != _is_finite(expected)
-    if disputed.any():
-        settled = torch.zeros_like(disputed)
-        for x in others:
-            settled |= _is_finite(x) == _is_finite(found)
-        if not bool(settled[disputed].all()):
+
+    def __init__(self, difference: Difference, found: Tensor | None, expected: Tensor | None) -> None:
+        self._difference = difference
+        self._found = found
+        self._expected = expected
+        self._distance = 0.0
+        self._disputed: Tensor | None = None
+        if found is not None and expected is not None and found.shape == expected.shape:
+            self._disputed = _is_finite(found) != _is_finite(expected)
+
+    def see(self, moved: Tensor | None) -> None:
+        """Take note of what the value should be if everything that leads to it is rounded differently."""
+        if moved is None or self._disputed is None or self._found is None or self._expected is None:
+            return
+        self._disputed = self._disputed & (_is_finite(moved) != _is_finite(self._found))
+        self._distance = max(self._distance, _distance(moved, self._expected))
+
+    @property
+    def covers_difference(self) -> bool:
+        """Whether the value differs by no more than it moves by itself."""
+        if self._disputed is None or self._disputed.any():
             return False
-    distance = max((_distance(x, expected) for x in others), default=0.0)
-    return difference.absolute <= difference.allowed + FREEDOM * distance
+        return self._difference.absolute <= self._difference.allowed + FREEDOM * self._distance
 
 
 def _draws(node: torch.fx.Node) -> bool:

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 
 from dpgraph.capture.joint import JointGraph
-from dpgraph.torch_compat import draw_from_seed, draw_seeds, tree_leaves, without_autocast
-from dpgraph.validate.draws import SEEDED, Seed
+from dpgraph.torch_compat import OpOverload, draw_from_seed, draw_seeds, tree_leaves, without_autocast
+from dpgraph.validate.draws import SEEDED, Seed, is_random
 from dpgraph.validate.interface import is_write
 
 __all__ = ["Noise", "find_overflow", "run_op_by_op"]
@@ -19,25 +19,38 @@ Read = Callable[[str], Any]
 
 
 class Noise:
-    """Rounds values differently: each is off by up to `eps` of itself, at random.
+    """Rounds values differently: inputs, and what operators compute, are off by up to one unit, at random.
 
     Whole numbers are left alone: they are exact, and may be flags or counts that a program compares with.
     """
 
     def __init__(self, eps: float, seed: int) -> None:
+        """Prepare one way of rounding.
+
+        Args:
+            eps: the unit of inputs; that of what is computed is its dtype's.
+            seed: of the way.
+        """
         self._eps = eps
         self._seed = seed
         self._drawn = 0
 
-    def __call__(self, x: Any) -> Any:
-        """`x` with noise, if it is a floating tensor."""
-        if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+    def of_input(self, x: Any) -> Any:
+        """An input with noise, if it is a floating tensor."""
+        return self._rounded(x, self._eps) if _is_floating(x) else x
+
+    def of_result(self, n: Node, x: Any) -> Any:
+        """What an operator computed with noise, if it is a floating tensor and was not only moved or drawn."""
+        if not _is_floating(x) or is_random(n) or _is_view(n):
             return x
+        return self._rounded(x, torch.finfo(x.dtype).eps)
+
+    def _rounded(self, x: Tensor, eps: float) -> Tensor:
         self._drawn += 1
         generator = torch.Generator(x.device).manual_seed(self._seed * 10_007 + self._drawn)
         exact = torch.promote_types(x.dtype, torch.float32)
         share = torch.rand(x.shape, generator=generator, device=x.device, dtype=exact) * 2 - 1
-        noisy = (x.detach().to(exact) * (1 + self._eps * share)).to(x.dtype)
+        noisy = (x.detach().to(exact) * (1 + eps * share)).to(x.dtype)
         return torch.where(x == x.round(), x, noisy)
 
 
@@ -53,7 +66,7 @@ def run_op_by_op(
         read: value of a placeholder, by name; asked when it is needed first.
         seeds: seeds of random operators, by their names.
         keep: nodes whose values are wanted, by any names.
-        noise: added to every floating placeholder.
+        noise: of inputs and results; None for the values as they are.
     """
     run = _OpByOp(joint, read, seeds, set(keep.values()), noise)
     with torch.no_grad(), without_autocast():
@@ -95,7 +108,7 @@ class _OpByOp(Interpreter):
         """The value of one node."""
         if n.op == "placeholder":
             value = self.read(n.name)
-            value = value if self.noise is None else self.noise(value)
+            value = value if self.noise is None else self.noise.of_input(value)
         elif n.op == "output":
             return None  # what is wanted was kept
         elif is_write(n):
@@ -106,6 +119,8 @@ class _OpByOp(Interpreter):
             value = aten.reshape.default(*self.fetch_args_kwargs_from_env(n)[0])
         else:
             value = super().run_node(n)
+        if self.noise is not None and n.op == "call_function":
+            value = self.noise.of_result(n, value)
         if self.watch and self.overflow is None and _overflows(value, [self.env[x] for x in n.all_input_nodes]):
             self.overflow = n
         if n in self.wanted:
@@ -127,6 +142,14 @@ def _overflows(value: Any, operands: list[Any]) -> bool:
     """Whether finite operands, at least one, became something that is not finite."""
     known = [x for x in tree_leaves(operands) if isinstance(x, Tensor)]
     return bool(known) and all(map(_finite, known)) and not all(map(_finite, tree_leaves(value)))
+
+
+def _is_floating(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dtype.is_floating_point
+
+
+def _is_view(n: Node) -> bool:
+    return isinstance(n.target, OpOverload) and any(r.alias_info is not None for r in n.target._schema.returns)
 
 
 def _finite(x: Any) -> bool:

@@ -17,6 +17,7 @@ IN_PLACE = "fx_passes/reinplace.py writes in place into elements that share memo
 KEPT = "a write into a buffer is kept in the graph: torch_compat/compile_fx.py"
 OVERWRITTEN = "what was computed from a buffer is computed again after its write: passes/copy_written_inputs.py"
 GIVEN_AWAY = "the backward writes into an output that is saved as a view of a copy: torch_compat/aliases.py"
+DROPPED = "a write of a float64 number that nothing reads is dropped: torch_compat/capture_env.py"
 DRAWN = "the partitioner may drop what is drawn at random: torch_compat/drawn_once.py"
 
 
@@ -116,6 +117,26 @@ class ReadBefore(nn.Module):
 @pytest.mark.xfail(raises=RuntimeError, reason=OVERWRITTEN)
 def test_a_buffer_that_is_read_before():
     torch.compile(ReadBefore(), backend="aot_eager_decomp_partition")(torch.ones(4, 3)).sum().backward()
+
+
+class Counting(nn.Module):
+    """A buffer of one float64 number, which is written in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x):
+        self.calls.add_(1)
+        return self.layer(x)
+
+
+@pytest.mark.xfail(raises=AssertionError, reason=DROPPED)
+def test_a_number_that_is_written():
+    model = Counting()
+    torch.compile(model, backend="aot_eager")(torch.ones(4, 3))
+    assert model.calls == 1
 
 
 def gradient_of_noise(backend, budget):

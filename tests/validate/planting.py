@@ -11,7 +11,7 @@ from torch.fx import Node
 from dpgraph.capture.joint import JointGraph
 from dpgraph.validate.check import GraphCheck
 from dpgraph.validate.interface import Interface, read_interface
-from dpgraph.validate.op_by_op import run_op_by_op
+from dpgraph.validate.op_by_op import Noise, run_op_by_op
 
 Change = Callable[[JointGraph, Interface], Node]
 
@@ -24,8 +24,8 @@ def scale(node: Node, factor: float = 1.01) -> None:
     node.replace_all_uses_with(scaled, delete_user_cb=lambda user: user is not scaled)
 
 
-def as_compiled(joint: JointGraph) -> Callable[..., Any]:
-    """A joint graph as a function with a backward, like what a backend makes of it."""
+def as_compiled(joint: JointGraph, *, rounding: int | None = None) -> Callable[..., Any]:
+    """A joint graph as a function with a backward, like what a backend makes of it; perhaps with its own rounding."""
     interface = read_interface(joint)
     outputs = {str(i): node for i, node in interface.outputs.items()}
     written = {str(i): node for i, node in interface.new_values.items()}
@@ -51,11 +51,12 @@ def as_compiled(joint: JointGraph) -> Callable[..., Any]:
                 return inputs[interface.inputs[name]]
             given = tangents[interface.tangents[name].output] if any(x is not None for x in tangents) else None
             fake = joint.nodes[name].meta["val"]
-            rows = next(x for x in inputs if isinstance(x, Tensor) and x.dtype == torch.int64).shape[0]
+            rows = inputs[interface.inputs[joint.probe]].shape[0]
             shape = [size if isinstance(size, int) else rows for size in fake.shape]
             return torch.zeros(shape, dtype=fake.dtype) if given is None else given
 
-        return run_op_by_op(joint, read, {}, keep)
+        noise = None if rounding is None else Noise(0.0, rounding)
+        return run_op_by_op(joint, read, {}, keep, noise)
 
     return Compiled.apply
 

@@ -39,14 +39,21 @@ MUTANTS = (
     ),
     Mutant(
         "what torch asks to choose a kernel answers for the model",
-        "dpgraph/torch_compat/kernel_choice.py",
+        "dpgraph/torch_compat/capture_env.py",
         "            self.var_to_range.update(ranges)\n",
         "",
         (KERNELS,),
     ),
     Mutant(
+        "a float64 number is one that Python reads",
+        "dpgraph/torch_compat/capture_env.py",
+        "isinstance(source, CallMethodItemSource)",
+        "False",
+        ("tests/capture/test_numbers_in_tensors.py::test_numbers_that_are_written",),
+    ),
+    Mutant(
         "what was asked to choose a kernel is not asked again",
-        "dpgraph/torch_compat/kernel_choice.py",
+        "dpgraph/torch_compat/capture_env.py",
         "            self._forget_answers()\n",
         "",
         (KERNELS,),

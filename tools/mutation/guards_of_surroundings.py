@@ -8,7 +8,7 @@ MUTANTS = (
     Mutant(
         "an empty batch runs the graph",
         "dpgraph/lower/compiler.py",
-        "empty(*given) if call.tensors.is_empty else compiled(*given)",
+        "compiled(*given) if call.tensors.num_samples else empty(*given)",
         "compiled(*given)",
         ("tests/lower/test_empty.py::test_gradients_add_up_over_empty_calls",),
     ),
@@ -21,10 +21,24 @@ MUTANTS = (
     ),
     Mutant(
         "rows that are made up are computed with",
-        "dpgraph/lower/empty.py",
-        "isinstance(self._joint.inputs[node.name], Sample | Tangent)",
-        "isinstance(self._joint.inputs[node.name], Tangent)",
+        "dpgraph/lower/forward.py",
+        "isinstance(self.joint.inputs[node.name], Sample | Tangent)",
+        "isinstance(self.joint.inputs[node.name], Tangent)",
         ("tests/lower/test_empty.py::test_gradients_add_up_over_empty_calls",),
+    ),
+    Mutant(
+        "sizes that are returned count the padding",
+        "dpgraph/lower/compiler.py",
+        "num_samples=call.num_samples)",
+        "num_samples=len(call.probe))",
+        ("tests/lower/test_padding.py::test_sizes_that_are_returned_are_those_of_the_samples",),
+    ),
+    Mutant(
+        "an error at the first call leaves what it captured",
+        "dpgraph/lower/module.py",
+        "        self._change.redo(self._held, self._mechanism.trained)\n",
+        "",
+        ("tests/lower/test_reversible.py::test_an_error_at_the_first_call_is_not_the_last_word",),
     ),
     Mutant(
         "what came frozen is trained",

@@ -36,9 +36,23 @@ MUTANTS = (
     Mutant(
         "what differs is always rounding",
         "dpgraph/validate/compare.py",
-        "return difference.absolute <= difference.allowed + FREEDOM * distance",
+        "return self._difference.absolute <= self._difference.allowed + FREEDOM * self._distance",
         "return True",
         ("tests/validate/test_no_alarm.py::test_what_moves_by_itself_is_rounding_and_nothing_else",),
+    ),
+    Mutant(
+        "inputs alone are rounded differently",
+        "dpgraph/validate/op_by_op.py",
+        "if self.noise is not None and n.op == \"call_function\":",
+        "if self.noise is not None and self.noise._eps == 0 and n.op == \"call_function\":",
+        ("tests/validate/test_kinks.py::test_a_relu_of_nearly_zero_is_no_alarm",),
+    ),
+    Mutant(
+        "one other way of rounding is tried",
+        "dpgraph/validate/comparison.py",
+        "NUM_ROUNDINGS = 24\n",
+        "NUM_ROUNDINGS = 1\n",
+        ("tests/validate/test_kinks.py::test_a_relu_of_nearly_zero_is_no_alarm",),
     ),
     Mutant(
         "what is not finite may be so anywhere",
