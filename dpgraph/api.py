@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from dpgraph.capture.batch import BatchDims, check_batch_dims
@@ -107,6 +108,12 @@ def _check_model(model: object) -> None:
             f"the model is a {type(model).__name__}, not an nn.Module",
             why="the parameters of the module are what is trained, and what one sample's gradient is bounded over",
             fix="pass the nn.Module itself, before torch.compile; wrap a function in a Module that owns its parameters",
+        )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ArgumentError(
+            "the model is a ScriptModule",
+            why="its code is not Python any more, and cannot be traced into one graph with its backward",
+            fix="pass the nn.Module that torch.jit.script or torch.jit.trace was given",
         )
     for name, x in (*model.named_parameters(), *model.named_buffers()):
         if hasattr(x, "__tensor_flatten__"):

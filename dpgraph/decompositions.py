@@ -55,10 +55,21 @@ def _max_unpool(x: Tensor, indices: Tensor, space: Sequence[int], *_: Any) -> Te
     return filled.view([*x.shape[:-num_axes], *space])
 
 
+def _index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
+    """`x` with rows of `source` added at places along an axis. Torch leaves it whole in bfloat16."""
+    if x.ndim == 0:
+        return _index_add(x[None], 0, index, source.reshape(1), alpha=alpha)[0]
+    before = [None] * (dim % x.ndim)
+    added = source if alpha == 1 else source * alpha
+    total: Tensor = aten.index_put(x, [*before, index.reshape(-1)], added, accumulate=True)
+    return total
+
+
 aten = torch.ops.aten
 OWN_DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.glu.default: _glu,
     aten._weight_norm_interface_backward.default: _weight_norm_backward,
+    aten.index_add.default: _index_add,
     aten.max_unpool2d.default: _max_unpool,
     aten.max_unpool3d.default: _max_unpool,
     aten.replication_pad1d_backward.default: _replication_pad_backward,

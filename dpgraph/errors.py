@@ -64,7 +64,7 @@ class Place:
 
     def __str__(self) -> str:
         named = [("op", self.op), ("module", self.module), ("parameter", self.parameter), ("line", self.line)]
-        return "\n".join(f"    {name:<10}{value}" for name, value in named if value is not None)
+        return "\n".join(f"    {name:<10}{value}" for name, value in named if value)
 
 
 class DPGraphError(Exception):

@@ -76,7 +76,8 @@ def find_batch(
     Raises:
         ArgumentError: no argument has a batch axis, two disagree on the number of samples, or there are more samples
             than rows.
-        UnsupportedProgramError: an argument is a tensor of another kind than torch.Tensor with all its elements.
+        UnsupportedProgramError: an argument is a tensor of another kind than torch.Tensor with all its elements, or an
+            array of numpy's.
     """
     named = arguments.named(signature)
     if isinstance(batch_dims, Mapping):
@@ -86,6 +87,7 @@ def find_batch(
     own_names: dict[int, str] = {}
     for name, leaf in ((name, leaf) for name, value in named for leaf in find_leaves(value)):
         if not isinstance(leaf, Tensor):
+            _check_no_array(name, leaf)
             continue
         _check_kind(name, leaf)
         own_names.setdefault(id(leaf), name)
@@ -153,6 +155,15 @@ def _check_kind(name: str, x: Tensor) -> None:
         why="only of plain tensors is it known which element belongs to which sample",
         fix="pass x.as_subclass(torch.Tensor), or x.to_dense() of a sparse and x.to_padded_tensor(0) of a nested one",
     )
+
+
+def _check_no_array(name: str, x: object) -> None:
+    if type(x).__module__ == "numpy" and getattr(x, "ndim", False):
+        raise UnsupportedProgramError(
+            f"input {name!r} is an array of numpy's",
+            why="only of tensors is it known which element belongs to which sample",
+            fix="pass torch.from_numpy(x), or torch.as_tensor(x)",
+        )
 
 
 def _axis(name: str, leaf: Tensor, batch_dims: BatchDims) -> int | None:

@@ -65,6 +65,9 @@ def _unrolled(gm: GraphModule, node: Node) -> UnsupportedProgramError | None:
     elif node.target in CONVOLUTIONS and _in_vmap(gm, node):
         what = "torch's rule for a convolution with a kernel for each sample under vmap is for one batch size alone"
         fix = "write it with groups, which is exact: conv2d(x.view(1, B * c, H, W), w.view(B * o, c, k, k), groups=B)"
+    elif (name := getattr(node.target, "__name__", str(node.target))) in FIX_SIZES:
+        what = f"torch's own code of `{name}` is traced for one batch size alone"
+        fix = f"write {FIX_SIZES[name]}, which is exact"
     else:
         return None
     return UnsupportedProgramError(what, place=find_place(node), why=UNROLLED, fix=fix)
@@ -74,6 +77,14 @@ UNROLLED = (
     "Poisson sampling draws batches of every size, and samples may be kept apart here, but dpgraph cannot see that of "
     "numbers that hold for one size"
 )
+# Functions and methods that make numbers of the sizes they are given, and what to write in their place.
+FIX_SIZES = {
+    "take_along_dim": "x.gather(dim, index)",
+    "gradient": "differences of slices, such as (x[:, 2:] - x[:, :-2]) / 2",
+    "kron": "products of axes that are put side by side, and flatten() them",
+    "linalg_multi_dot": "a @ b @ c",
+    "chain_matmul": "a @ b @ c",
+}
 CONVOLUTIONS = {
     torch.conv1d,
     torch.conv2d,

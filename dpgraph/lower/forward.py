@@ -13,7 +13,6 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from dpgraph.capture.joint import JointGraph, Sample, Tangent
-from dpgraph.capture.trace import batch_symbol
 from dpgraph.provenance.rules import operands_read
 from dpgraph.torch_compat import PlainAOTInput, PlainAOTOutput, TangentAOTInput, draws_numbers
 
@@ -49,13 +48,6 @@ class Forward:
         return frozenset(d.idx for d, _ in self._described if isinstance(d, PlainAOTOutput) and d in wanted)
 
     @cached_property
-    def batch(self) -> sympy.Symbol:
-        """B."""
-        symbol = batch_symbol(self.joint.nodes[self.joint.probe].meta["val"])
-        assert symbol is not None, "a graph of one batch size is refused"
-        return symbol
-
-    @cached_property
     def of_samples(self) -> frozenset[Node]:
         """Nodes whose values are computed from those of samples, or of gradients from outside."""
         found: set[Node] = set()
@@ -80,7 +72,7 @@ class Forward:
                 continue
             cone = self._cone(node)
             symbols = {symbol for x in cone for symbol in _symbols(x)}
-            if self.batch in symbols and symbols <= given and not any(draws_numbers(x) for x in cone):
+            if self.joint.batch_symbol in symbols and symbols <= given and not any(draws_numbers(x) for x in cone):
                 found[i] = node
         return found
 
@@ -112,7 +104,7 @@ class Evaluation:
         given = {node: inputs[i] for node, i in forward.inputs.items()}
         self._sizes = _bind_symbols((node.meta["val"], value) for node, value in given.items())
         if num_samples is not None:
-            self._sizes[forward.batch] = sympy.Integer(num_samples)
+            self._sizes[forward.joint.batch_symbol] = sympy.Integer(num_samples)
         self._known = {node: value for node, value in given.items() if not _is_size(node)}
 
     def run(self, wanted: Node) -> Any:

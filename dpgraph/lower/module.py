@@ -16,6 +16,7 @@ from dpgraph.lower.delivery import Delivery
 from dpgraph.lower.guard import Guard
 from dpgraph.lower.held_tensors import HeldTensors
 from dpgraph.lower.known_tensors import name_tensors
+from dpgraph.lower.one_call import OneCall
 from dpgraph.lower.one_step import describe, measure_one_step
 from dpgraph.lower.own_class import class_like
 from dpgraph.lower.padding import refuse_sums, without_padding
@@ -73,7 +74,7 @@ class DPModule(nn.Module):
         self._batch_dims = batch_dims
         self._loss_fn = loss_fn
         self._change = change
-        self._guard, self._attributes = Guard(), HeldTensors(model)
+        self._one_call, self._guard, self._attributes = OneCall(), Guard(), HeldTensors(model)
         self._compiler = Compiler(mechanism, options, self._attributes)
         self._compiled: Callable[..., Any] = compile_separately(run_with_probe, self._compiler)
         self._known = KnownParameters.of(model, mechanism.trained)
@@ -218,11 +219,14 @@ class DPModule(nn.Module):
             outputs = self._held(*args, **kwargs)
             return outputs if self._loss_fn is None else self._loss_fn(outputs, *targets)
         refuse_detours()
+        with self._one_call:
+            return self._forward(Arguments(args, kwargs, targets))
+
+    def _forward(self, given: Arguments) -> Any:
         if self._is_withdrawn:
             self._try_anew()
         names = self._known.look_up(self, self._guard)
         captured = len(self._compiler.rewritings)
-        given = Arguments(args, kwargs, targets)
         call = find_batch(given, self._signature, self._batch_dims, fixed_rows=self._fixed_rows)
         try:
             outputs = self._run(call, names)
@@ -252,8 +256,7 @@ class DPModule(nn.Module):
 
     def _run(self, call: BatchedCall, names: Mapping[int, str]) -> Any:
         """What the private graph returns, without padding; None if torch did not run one."""
-        probe = self._make_probe(call)
-        given = call.arguments
+        probe, given = self._make_probe(call), call.arguments
         rows = tuple(x for x in given.leaves() if id(x) in call.dims)
         delivery = Delivery(names, probe, self._guard)
         axes = tuple(call.dims[id(x)] for x in rows)
@@ -284,7 +287,7 @@ class DPModule(nn.Module):
     def _make_probe(self, call: BatchedCall) -> Tensor:
         """Loss scales [B, K]: 1, or B to undo a mean, and 0 for rows of padding."""
         scale = float(call.num_samples) if self._mechanism.loss_reduction == "mean" else 1.0
-        like = next(self.parameters())
+        like = next(p for p in self.parameters() if p.requires_grad)
         dtype = torch.promote_types(like.dtype, torch.float32)
         probe = torch.zeros(call.num_rows, self._mechanism.num_groups, dtype=dtype, device=like.device)
         probe[: call.num_samples] = scale

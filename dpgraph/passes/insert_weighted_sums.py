@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from dpgraph.capture.joint import JointGraph
+from dpgraph.capture.joint import JointGraph, Parameter
 from dpgraph.gradients.forms import weighted_sum
 from dpgraph.graphs.splice import splice
 from dpgraph.sites.gradient import PerSampleGradient
@@ -17,16 +17,16 @@ def insert_weighted_sums(
 ) -> JointGraph:
     """Put sum_b w_b G_b, with the weights [B] of the parameter's group, in the place of sum_b G_b."""
     new = joint.copy()
+    placeholders = {role.name: name for name, role in joint.inputs.items() if isinstance(role, Parameter)}
     changes = {}
     for parameter, gradient in gradients.items():
-        replaced = joint.gradient_of(parameter)
-        assert replaced is not None, f"a site is where the gradient of {parameter} is summed"
+        trained = joint.nodes[placeholders[parameter]].meta["val"]
 
         def clipped(
             w: Tensor,
             *values: Tensor,
             gradient: PerSampleGradient = gradient,
-            like: Tensor = replaced.meta["val"],
+            like: Tensor = trained,
         ) -> Tensor:
             total = weighted_sum(gradient(values), w).to(like.dtype)
             return total if total.shape == like.shape else total.reshape(like.shape)

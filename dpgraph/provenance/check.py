@@ -9,9 +9,9 @@ from torch.fx import Node
 from dpgraph.capture.joint import JointGraph
 from dpgraph.capture.place import find_place
 from dpgraph.errors import DPGraphError, UnsoundProgramError, UnsupportedProgramError
-from dpgraph.provenance.advice import GROUP_NORM, advise, is_batch_norm
+from dpgraph.provenance.advice import advise, is_batch_norm
 from dpgraph.provenance.inner_loss import find_mean_loss, find_normalised_loss, replace_loss
-from dpgraph.provenance.lattice import PerSample, Refused, SamplePosition, Shared, SummedOverSamples, is_free, mixes
+from dpgraph.provenance.lattice import PerSample, Refused, SamplePosition, Shared, SummedOverSamples, mixes
 from dpgraph.provenance.registry import Results
 from dpgraph.provenance.rules.pointwise import is_zero
 from dpgraph.provenance.writes import check_writes
@@ -28,10 +28,6 @@ ALL_MEANS = (
     'with loss_reduction="mean" every loss has to be a mean over the batch, those too that the model computes; for a '
     'loss that is divided by a constant leave it "sum"'
 )
-KEEP = (
-    "write nothing of the samples: keep statistics of public data in the buffer, or compute what is wanted outside of "
-    "training, under torch.no_grad(), and account for it as a release of its own"
-)
 UNSEEN = (
     "what dpgraph cannot show it refuses: if samples do meet there, clipping would not bound what one of them adds to "
     "the gradient"
@@ -43,7 +39,7 @@ REARRANGES = {torch.ops.aten.view.default}
 def check_soundness(
     joint: JointGraph, provenance: Mapping[Node, Results], trained: Iterable[str], *, expected_power: int
 ) -> None:
-    """Pass if every trained gradient is a sum over the samples and no buffer depends on them.
+    """Pass if every trained gradient is a sum over the samples, and nothing that outlives the call depends on them.
 
     Args:
         joint: the graph.
@@ -52,36 +48,14 @@ def check_soundness(
         expected_power: of B before every gradient: -1 if a mean is undone (`loss_reduction="mean"`), else 0.
 
     Raises:
-        UnsoundProgramError: samples are mixed on the way to a trained gradient, or into a buffer.
-        UnsupportedProgramError: an op without a transfer rule stands on that way.
+        UnsoundProgramError: samples are mixed on the way to a trained gradient, or kept by the forward.
+        UnsupportedProgramError: an op without a transfer rule stands on that way, or a parameter is written.
     """
-    for position in joint.mutations:
-        node = joint.outputs[position]
-        assert node is not None, "a buffer's new value was cut before the check"
-        _check_buffer(node, provenance)
     check_writes(joint, provenance)
     for name in trained:
         gradient = joint.gradient_of(name) if name in joint.gradients else None
         if gradient is not None:
             _check_gradient(joint, provenance, name, gradient, expected_power)
-
-
-def _check_buffer(node: Node, provenance: Mapping[Node, Results]) -> None:
-    found = provenance[node]
-    if is_free(found):
-        return
-    origin = found.origin if isinstance(found, (Refused, SummedOverSamples)) else node
-    batch_norm = is_batch_norm(origin)
-    value = (
-        "statistics of BatchNorm, which depend on the samples," if batch_norm else "a value that depends on the samples"
-    )
-    raise UnsoundProgramError(
-        f"the forward writes {value} into a buffer",
-        place=find_place(origin),
-        why="later steps read the buffer, so a sample would influence gradients after its own, and the buffer itself "
-        "would be released without noise",
-        fix=GROUP_NORM if batch_norm else KEEP,
-    )
 
 
 def _check_gradient(

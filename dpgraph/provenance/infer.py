@@ -40,6 +40,14 @@ __all__ = ["infer_provenance"]
 aten = torch.ops.aten
 prims = torch.ops.prims
 
+OWNED_BY_NONE = (
+    "makes of parameters alone what the forward returns or keeps: a gradient of it would belong to no sample"
+)
+DETACH = (
+    "detach() it; leave weight decay to the optimizer; compute anew in every forward what hooks or caches keep between "
+    "calls: torch.nn.utils.prune.remove() once a model is pruned, no parametrize.cached()"
+)
+
 
 def infer_provenance(joint: JointGraph, *, outer_power: int = 0) -> MappingProxyType[Node, Results]:
     """Provenance of every node of a joint graph.
@@ -102,7 +110,7 @@ def _of_tangent(joint: JointGraph, known: dict[Node, Results], role: Input, oute
         case Refused():
             return found
         case _:
-            return mixes(output, "is an output that no sample owns, so its gradient is a sum that cannot be split")
+            return mixes(output, OWNED_BY_NONE, DETACH)
 
 
 def _of_op(step: Step, sizes: Sizes) -> Results:

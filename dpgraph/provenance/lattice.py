@@ -144,9 +144,9 @@ def is_free(found: object) -> bool:
     return isinstance(found, Shared) and found.power == 0
 
 
-def mixes(node: Node, reason: str) -> Refused:
+def mixes(node: Node, reason: str, fix: str = "") -> Refused:
     """A value in which the op of `node` mixes samples."""
-    return Refused(node, "mixes", reason)
+    return Refused(node, "mixes", reason, fix)
 
 
 def unshown(node: Node, reason: str, fix: str = "") -> Refused:

@@ -25,6 +25,7 @@ from torch.fx.experimental.symbolic_shapes import (
     DimDynamic,
     StatelessSymbolicContext,
 )
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._sympy.interp import sympy_interp
 from torch.utils._sympy.reference import PythonReferenceAnalysis
 
@@ -121,8 +122,8 @@ def capture_config() -> AbstractContextManager[Any]:
     """Settings under which a model is captured.
 
     Equal sizes are never taken for the same, LSTM and GRU are traced, products of several factors are multiplied from
-    left to right whatever else is installed, hooks of submodules that come later are noticed, and what the model logs
-    is left out, since no result depends on it.
+    left to right whatever else is installed, hooks of submodules that come later are noticed, a batch may be an
+    `nn.Parameter`, and what the model logs is left out, since no result depends on it.
     """
     stack = ExitStack()
     stack.enter_context(torch.fx.experimental._config.patch(use_duck_shape=False))  # type: ignore[attr-defined]
@@ -132,6 +133,7 @@ def capture_config() -> AbstractContextManager[Any]:
         recompile_limit=RECOMPILE_LIMIT,
         ignore_logger_methods=ignored,
         skip_nnmodule_hook_guards=False,
+        force_parameter_static_shapes=False,
     )
     stack.enter_context(settings)
     if torch.backends.opt_einsum.enabled:  # it would choose an order by the number of samples
@@ -199,7 +201,8 @@ def find_tracer() -> str | None:
         return "torch.fx"
     if torch._C._functorch.maybe_current_level() is not None:
         return "torch.func"
-    return None
+    mode = _get_current_dispatch_mode()
+    return None if mode is None or isinstance(mode, FakeTensorMode) else type(mode).__name__.lstrip("_")
 
 
 def find_operators(*names: str) -> list[OpOverload]:

@@ -43,7 +43,7 @@ def run(write):
     ids=["times the number of samples", "plus the number of samples", "sum", "largest"],
 )
 def test_a_buffer_that_holds_something_of_the_batch_is_refused(write):
-    with pytest.raises(UnsoundProgramError, match="buffer") as caught:
+    with pytest.raises(UnsoundProgramError, match="into 'kept'") as caught:
         run(write)
     assert caught.value.place.line is not None
 

@@ -7,8 +7,8 @@ __all__ = ["MUTANTS"]
 MUTANTS = (
     guard(
         "buffers remember samples",
-        "provenance/check.py",
-        "_check_buffer(node, provenance)",
+        "provenance/writes.py",
+        "_check_in_place(joint.inputs[name], node, provenance[node])",
         "pass",
         "a_buffer_does_not_remember_samples",
     ),
