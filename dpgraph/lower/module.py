@@ -287,7 +287,7 @@ class DPModule(nn.Module):
     def _make_probe(self, call: BatchedCall) -> Tensor:
         """Loss scales [B, K]: 1, or B to undo a mean, and 0 for rows of padding."""
         scale = float(call.num_samples) if self._mechanism.loss_reduction == "mean" else 1.0
-        like = next(p for p in self.parameters() if p.requires_grad)
+        like = next(p for name, p in self.named_parameters() if name in self._known.trained)
         dtype = torch.promote_types(like.dtype, torch.float32)
         probe = torch.zeros(call.num_rows, self._mechanism.num_groups, dtype=dtype, device=like.device)
         probe[: call.num_samples] = scale
