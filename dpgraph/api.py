@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dpgraph.capture.arguments import Arguments
 from dpgraph.capture.batch import BatchDims, check_batch_dims
 from dpgraph.checks import check_initialised, check_reparametrised
 from dpgraph.clipping import ClippingFunction
@@ -72,6 +73,7 @@ def dp_compile(
     >>> private.grad_norms.shape, model.weight.grad.shape
     (torch.Size([4]), torch.Size([2, 3]))
     """
+    example = None if example_inputs is None else Arguments.of_call(example_inputs)
     _check_model(model)
     check_initialised(model)
     _check_loss(model, loss_fn)
@@ -95,10 +97,8 @@ def dp_compile(
     except Exception:
         change.undo()
         raise
-    if isinstance(example_inputs, Mapping):
-        module(**example_inputs)
-    elif example_inputs is not None:
-        module(*example_inputs)
+    if example is not None:
+        module(*example.args, **example.kwargs)
     return module
 
 

@@ -104,7 +104,7 @@ def audit_provenance(
     output 0
     """
     model = model.original_module if isinstance(model, DPModule) else model
-    given = Arguments((), inputs) if isinstance(inputs, Mapping) else Arguments(inputs, {})
+    given = Arguments.of_call(inputs)
     call = find_batch(given, inspect.signature(model.forward), batch_dims)
     if call.num_samples < 2:
         raise ArgumentError(

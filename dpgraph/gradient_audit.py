@@ -129,7 +129,7 @@ def audit_gradients(
             why="what is audited is the gradients of a compiled module, under its own backend and mechanism",
             fix="pass what dp_compile returned",
         )
-    given = Arguments((), inputs, targets) if isinstance(inputs, Mapping) else Arguments(inputs, {}, targets)
+    given = Arguments.of_call(inputs, targets)
     signature = inspect.signature(model.original_module.forward)
     call = find_batch(given, signature, model._batch_dims)
     experiment = _Experiment(model, given, call, output_dim, seed)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dpgraph.api import dp_compile
-from dpgraph.capture.containers import map_leaves
+from dpgraph.capture.arguments import Arguments
 from dpgraph.errors import ArgumentError
 from dpgraph.freezing import required_by_author, set_requires_grad
 from dpgraph.mechanism import Mode
@@ -51,7 +51,7 @@ def plan(
     >>> planned.memory.parameters, planned.gradients.compiled
     (4004000, 4004000)
     """
-    where = torch.device(device)
+    given, where = Arguments.of_call(inputs), torch.device(device)
     if where.type == "cuda" and not torch.cuda.is_available():
         raise ArgumentError(
             f"there is no device {str(where)!r} on this machine",
@@ -73,8 +73,8 @@ def plan(
     planned = copy.deepcopy(model, memo)
     private = dp_compile(planned, mode, options=replace(chosen, backend="eager"), **arguments)
     with fakes:
-        call = map_leaves(fake, inputs)
-        private(**call) if isinstance(call, dict) else private(*call)
+        call = given.map(fake)
+        private(*call.args, **call.kwargs)
     return private.report.under(chosen)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpgraph.capture.containers import find_leaves, map_leaves
+from dpgraph.errors import ArgumentError
 
 __all__ = ["Arguments"]
 
@@ -23,6 +24,38 @@ class Arguments:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     targets: tuple[Any, ...] = ()
+
+    @classmethod
+    def of_call(cls, inputs: object, targets: tuple[Any, ...] = ()) -> "Arguments":
+        """Those of a call that is written down: a tuple by position, or a mapping by name.
+
+        Raises:
+            ArgumentError: it is neither.
+        """
+        if isinstance(inputs, Mapping):
+            return cls((), dict(inputs), targets)
+        if isinstance(inputs, (tuple, list)):
+            return cls(tuple(inputs), {}, targets)
+        raise ArgumentError(
+            f"the arguments of a call are given as a {type(inputs).__name__}",
+            why="the model may take several arguments, and which tensors those are must be plain",
+            fix='pass a tuple, (x,), or a mapping by name, {"x": x}',
+        )
+
+    def check_fit(self, signature: inspect.Signature) -> None:
+        """Pass if a model of this signature can be called like that.
+
+        Raises:
+            ArgumentError: it cannot.
+        """
+        try:
+            signature.bind(*self.args, **self.kwargs)
+        except TypeError as error:
+            raise ArgumentError(
+                f"the model cannot be called like that: {error}",
+                why="each argument is looked up by the name that forward gives it",
+                fix=f"pass what its forward takes: {', '.join(map(str, signature.parameters.values()))}",
+            ) from None
 
     def map(self, function: Callable[[Any], Any]) -> "Arguments":
         """The same with each leaf of each argument replaced; they may be containers in any nesting."""

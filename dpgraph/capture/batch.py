@@ -74,11 +74,12 @@ def find_batch(
         fixed_rows: how many rows every batch must have; None: as many as it comes with, of two or more.
 
     Raises:
-        ArgumentError: no argument has a batch axis, two disagree on the number of samples, or there are more samples
-            than rows.
+        ArgumentError: the model takes other arguments, none has a batch axis, two disagree on the number of samples, or
+            there are more samples than rows.
         UnsupportedProgramError: an argument is a tensor of another kind than torch.Tensor with all its elements, or an
             array of numpy's.
     """
+    arguments.check_fit(signature)
     named = arguments.named(signature)
     if isinstance(batch_dims, Mapping):
         _check_names(batch_dims, [name for name, _ in named], signature)
@@ -106,7 +107,9 @@ def find_batch(
             if sizes
             else "no input has a batch",
             why="the batch axis tells what one sample is, the unit of privacy",
-            fix="pass batch_dims: an axis for all inputs, or {name: axis or None}, None for what all samples share",
+            fix="pass batch_dims: an axis for all inputs, or {name: axis or None}, None for what all samples share"
+            if sizes
+            else "pass a tensor with an axis of samples, to which no batch_dims gives None",
         )
     (num_samples,) = set(sizes.values())
     if fixed_rows is not None and num_samples > fixed_rows:

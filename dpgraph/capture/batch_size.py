@@ -29,7 +29,8 @@ WHY = (
     "places in the batch, and Poisson sampling draws batches of every size"
 )
 FIX = (
-    "write the size of the batch as x.shape[0], never as a number; do not branch on it, nor move samples to other axes"
+    "write the size of the batch as x.shape[0], never as a number; do not branch on it, nor move samples to other "
+    "axes; a single record is a batch of one, x[None]"
 )
 LOCATION = re.compile(r"# (?P<file>\S+):(?P<line>\d+) in (?P<function>\S+)")
 

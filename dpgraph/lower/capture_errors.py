@@ -1,5 +1,6 @@
 """Turn what the tracer raises into errors of dpgraph, with the user's line."""
 
+import ast
 import re
 
 from dpgraph.capture.batch_size import batch_size_fixed
@@ -36,6 +37,13 @@ DETECTION = "nn/modules/transformer.py"
 EXPLANATION = re.compile(r"Explanation: (?P<sentence>.*?)\.?$", re.MULTILINE)
 # Not the flag of a tensor that is printed.
 SETS_REQUIRES_GRAD = re.compile(r"requires_grad(?!=)")
+# What an operator raised when it was tried on values without numbers, as the tracer quotes it.
+RAISED = re.compile(r"with fake tensors: .*: got (?P<kind>\w+)\((?P<quoted>.*)\)$", re.DOTALL)
+LOOK_AT_INPUTS = (
+    "compare shapes and dtypes of the batch with what the model takes: module.original_module(...) runs it as it is (a "
+    "name such as s7 is a size that varies: of samples, or of what varied so far); if it does, write the step so that "
+    "torch.compile(model, fullgraph=True) accepts it"
+)
 USER_CODE = re.compile(r"from user code:(?P<trace>.*)", re.DOTALL)
 
 
@@ -87,6 +95,13 @@ def _not_one_graph(error: Exception) -> CaptureError:
     found = USER_CODE.search(text)
     line = parse_line(found["trace"]) if found else None
     explained = EXPLANATION.search(text)
+    if explained and (raised := RAISED.search(explained["sentence"])):
+        return CaptureError(
+            f"an operator does not take what it is given: {raised['kind']}: {_first_line(raised['quoted'])}",
+            place=Place(line=line),
+            why="what cannot be run cannot be shown to keep the samples apart",
+            fix=LOOK_AT_INPUTS,
+        )
     reason = text.strip().splitlines()[0] + (f" ({explained['sentence']})" if explained else "")
     return CaptureError(
         f"the model could not be traced into one graph: {reason}",
@@ -94,6 +109,15 @@ def _not_one_graph(error: Exception) -> CaptureError:
         why=WHY_ONE_GRAPH,
         fix=_way_out(reason, found["trace"] if found else ""),
     )
+
+
+def _first_line(quoted: str) -> str:
+    """Of a message that stands between quotes."""
+    try:
+        text = str(ast.literal_eval(quoted))
+    except (SyntaxError, ValueError):
+        text = quoted
+    return text.strip().partition("\n")[0]
 
 
 def _way_out(reason: str, trace: str) -> str:

@@ -227,8 +227,8 @@ class DPModule(nn.Module):
             self._try_anew()
         names = self._known.look_up(self, self._guard)
         captured = len(self._compiler.rewritings)
-        call = find_batch(given, self._signature, self._batch_dims, fixed_rows=self._fixed_rows)
         try:
+            call = find_batch(given, self._signature, self._batch_dims, fixed_rows=self._fixed_rows)
             outputs = self._run(call, names)
         except Exception as error:
             refusal = translate(error)

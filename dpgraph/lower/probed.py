@@ -55,7 +55,8 @@ def check_targets(loss_fn: LossFunction, targets: tuple[Any, ...]) -> None:
         raise ArgumentError(
             f"loss_fn cannot be called with the outputs and {len(targets)} targets: {error}",
             why="the loss is part of the graph that is shown to keep the samples apart",
-            fix="pass what loss_fn takes besides the outputs as a tuple: model(x, targets=(y,))",
+            fix="pass what loss_fn takes besides the outputs as a tuple: model(x, targets=(y,)); for the model's own "
+            "outputs, to evaluate, call module.original_module(x)",
         ) from None
 
 

@@ -15,9 +15,14 @@ and Doroshenko et al. 2022 (arXiv:2207.04380) for the third.
 """
 
 import math
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
-from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution, from_gaussian_mechanism
+
+if TYPE_CHECKING:
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
 __all__ = ["choose_grid", "loss_distribution", "renyi", "without_sampling"]
 
@@ -104,11 +109,19 @@ def loss_distribution(q: float, sigma: float, steps: int, delta: float, grid: fl
     """
     if delta < SMALLEST_EXACT_DELTA:
         return math.inf
-    step = from_gaussian_mechanism(sigma, value_discretization_interval=grid, sampling_prob=q)
+    step = _distributions().from_gaussian_mechanism(sigma, value_discretization_interval=grid, sampling_prob=q)
     return float(_composed(step, steps).get_epsilon_for_delta(delta))
 
 
-def _composed(step: PrivacyLossDistribution, steps: int) -> PrivacyLossDistribution:
+def _distributions() -> ModuleType:
+    """Of dp-accounting, without which sampling and noise work too."""
+    try:
+        return import_module("dp_accounting.pld.privacy_loss_distribution")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{error}; accounting needs it: pip install 'dpgraph[privacy]'") from error
+
+
+def _composed(step: "PrivacyLossDistribution", steps: int) -> "PrivacyLossDistribution":
     if steps <= STEPS_AT_ONCE:
         return step.self_compose(steps)
     root = math.isqrt(steps)

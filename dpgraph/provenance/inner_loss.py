@@ -57,7 +57,8 @@ def replace_loss(total: Node, provenance: Mapping[Node, Results]) -> str:
     return (
         "leave the loss out of the model (call those of transformers without `labels`, and give decoder inputs "
         f"yourself) and let the compiler have it, {told}: then model(..., targets=(labels,)) returns one loss for each "
-        "sample, divided by what that sample alone holds; or divide by a constant"
+        'sample, divided by what that sample alone holds; a loss_fn of your own needs reduction="none"; or divide by a '
+        "constant"
     )
 
 

@@ -39,7 +39,8 @@ class Measured:
         return self.predicted / self.measured if self.measured else float("inf")
 
     def __str__(self) -> str:
-        return f"predicted {readable(self.predicted)}, measured {readable(self.measured)} ({self.ratio:.3f})"
+        shown = f"predicted {readable(self.predicted)}, measured {readable(self.measured)}"
+        return f"{shown} (predicted / measured {self.ratio:.2f})"
 
 
 @dataclass(frozen=True, slots=True)
