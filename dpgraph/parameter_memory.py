@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from dpgraph.errors import ArgumentError
-from dpgraph.torch_compat import FakeTensor
+from dpgraph.torch_compat import FakeTensor, storage_of
 
-__all__ = ["check_memory"]
+__all__ = ["check_memory", "overlap"]
 
 
 def check_memory(model: nn.Module, trained: Collection[str]) -> None:
@@ -38,6 +38,14 @@ def check_memory(model: nn.Module, trained: Collection[str]) -> None:
                     why="an update of the one changes the other, and its gradient leaves the clipped norm incomplete",
                     fix="tie them by assigning the same Parameter object to both, or clone one of them",
                 )
+
+
+def overlap(x: Tensor, y: Tensor) -> bool:
+    """Whether two tensors have a byte of memory in common."""
+    if x.device != y.device or x.numel() == 0 or y.numel() == 0 or storage_of(x) != storage_of(y):
+        return False
+    first, second = _Place("", x), _Place("", y)
+    return first.first < second.end and second.first < first.end and _overlap(first, second)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,9 @@ EXPLANATION = re.compile(r"Explanation: (?P<sentence>.*?)\.?$", re.MULTILINE)
 SETS_REQUIRES_GRAD = re.compile(r"requires_grad(?!=)")
 # What an operator raised when it was tried on values without numbers, as the tracer quotes it.
 RAISED = re.compile(r"with fake tensors: .*: got (?P<kind>\w+)\((?P<quoted>.*)\)$", re.DOTALL)
+# An error that the model itself raises, and how the tracer quotes it.
+OWN = "Observed exception"
+RAISES = re.compile(r"raised exception (?P<error>.+)$", re.MULTILINE)
 LOOK_AT_INPUTS = (
     "compare shapes and dtypes of the batch with what the model takes: module.original_module(...) runs it as it is (a "
     "name such as s7 is a size that varies: of samples, or of what varied so far); if it does, write the step so that "
@@ -47,7 +50,7 @@ LOOK_AT_INPUTS = (
 USER_CODE = re.compile(r"from user code:(?P<trace>.*)", re.DOTALL)
 
 
-def translate(error: Exception) -> DPGraphError | None:
+def translate(error: BaseException) -> DPGraphError | None:
     """The dpgraph error behind an exception of the tracer; None if it is the user's own."""
     if isinstance(error, DPGraphError):
         return error
@@ -90,10 +93,17 @@ def went_around() -> CaptureError:
     )
 
 
-def _not_one_graph(error: Exception) -> CaptureError:
+def _not_one_graph(error: BaseException) -> CaptureError:
     text = str(error)
     found = USER_CODE.search(text)
     line = parse_line(found["trace"]) if found else None
+    if OWN in text and (raised := RAISES.search(text)):
+        return CaptureError(
+            f"the model raises an error of its own: {raised['error'].strip()}",
+            place=Place(line=line),
+            why="what cannot be run cannot be shown to keep the samples apart",
+            fix=LOOK_AT_INPUTS,
+        )
     explained = EXPLANATION.search(text)
     if explained and (raised := RAISED.search(explained["sentence"])):
         return CaptureError(

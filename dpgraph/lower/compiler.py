@@ -27,6 +27,7 @@ from dpgraph.lower.delivery import Delivery
 from dpgraph.lower.empty import EmptyCall
 from dpgraph.lower.forward import Evaluation, Forward
 from dpgraph.lower.held_tensors import HeldTensors
+from dpgraph.lower.written import check_written
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting, rewrite
@@ -103,7 +104,7 @@ class Compiler:
         symbol, env = batch_symbol(fake_probe), fake_probe.fake_mode.shape_env
         if symbol is None:
             raise refuse_specialisation(env, gm, inputs, found.roles)
-        writes = find_writes(gm, call.tensors.samples, symbol)
+        writes = find_writes(gm, call.tensors, symbol)
         spell_out(gm)
 
         def rewrite_joint(joint: GraphModule, _: Sequence[Any]) -> Graph:
@@ -160,6 +161,7 @@ class Compiler:
             assert call is not None, "a graph was run outside a call of the module"
             self.has_run = True
             shared = constants(inputs, call=call.tensors)
+            check_written(forward, inputs)
             counted = _counted(forward, inputs, call.tensors)
             if call.tensors.num_samples:
                 check(inputs)

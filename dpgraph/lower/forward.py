@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from dpgraph.capture.joint import JointGraph, Sample, Tangent
+from dpgraph.capture.joint import Input, JointGraph, Sample, Tangent
 from dpgraph.provenance.rules import operands_read
 from dpgraph.torch_compat import PlainAOTInput, PlainAOTOutput, TangentAOTInput, draws_numbers
 
@@ -34,6 +34,11 @@ class Forward:
         """Position among the inputs of every placeholder."""
         placeholders = self.joint.graph.find_nodes(op="placeholder")
         return {n: n.meta["desc"].idx for n in placeholders if isinstance(n.meta["desc"], PlainAOTInput)}
+
+    @cached_property
+    def written(self) -> Mapping[int, Input]:
+        """The inputs that are written, by position."""
+        return {self.inputs[self.joint.nodes[name]]: self.joint.inputs[name] for name in self.joint.written}
 
     @cached_property
     def outputs(self) -> Mapping[int, Any]:

@@ -21,7 +21,7 @@ from dpgraph.lower.one_step import describe, measure_one_step
 from dpgraph.lower.own_class import class_like
 from dpgraph.lower.padding import refuse_sums, without_padding
 from dpgraph.lower.parameters import KnownParameters
-from dpgraph.lower.probed import LossFunction, check_losses, check_targets, run_with_probe
+from dpgraph.lower.probed import LossFunction, check_losses, check_targets, make_probe, run_with_probe
 from dpgraph.lower.reversible import ReversibleChange
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
@@ -106,7 +106,7 @@ class DPModule(nn.Module):
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles hold a copy of the model, and capture it anew at their first call."""
         rest = {"loss_fn": self._loss_fn, "batch_dims": self._batch_dims, "change": self._change}
-        return _make_module, (self._held, self._mechanism, self._compiler.options, rest)
+        return _make_module, (self._held, self._mechanism, self._compiler.options, self._is_withdrawn, rest)
 
     def train(self, mode: bool = True) -> "DPModule":
         """Set training mode, for the model given too."""
@@ -224,17 +224,17 @@ class DPModule(nn.Module):
 
     def _forward(self, given: Arguments) -> Any:
         if self._is_withdrawn:
-            self._try_anew()
+            self._change.redo(self._held, self._mechanism.trained)
+            self._is_withdrawn = False
         names = self._known.look_up(self, self._guard)
         captured = len(self._compiler.rewritings)
         try:
             call = find_batch(given, self._signature, self._batch_dims, fixed_rows=self._fixed_rows)
             outputs = self._run(call, names)
-        except Exception as error:
-            refusal = translate(error)
+        except BaseException as error:
             if not self._ran:
-                self._change.undo()
-                self._is_withdrawn = True
+                self._withdraw()
+            refusal = translate(error)
             if refusal is None or refusal is error:
                 raise
             raise refusal from refusal.__cause__
@@ -247,12 +247,12 @@ class DPModule(nn.Module):
             self._example = describe(given)
         return outputs
 
-    def _try_anew(self) -> None:
-        """Change the model again, and forget what was captured before an error."""
-        self._change.redo(self._held, self._mechanism.trained)
+    def _withdraw(self) -> None:
+        """Give the model back as it was, and forget what was captured."""
+        self._change.undo()
+        self._is_withdrawn = True
         self._compiler = Compiler(self._mechanism, self._compiler.options, self._attributes)
         self._compiled = compile_separately(run_with_probe, self._compiler)
-        self._is_withdrawn = False
 
     def _run(self, call: BatchedCall, names: Mapping[int, str]) -> Any:
         """What the private graph returns, without padding; None if torch did not run one."""
@@ -285,16 +285,16 @@ class DPModule(nn.Module):
         return peak
 
     def _make_probe(self, call: BatchedCall) -> Tensor:
-        """Loss scales [B, K]: 1, or B to undo a mean, and 0 for rows of padding."""
-        scale = float(call.num_samples) if self._mechanism.loss_reduction == "mean" else 1.0
+        """The probe of a call, whose gradient will be the norms."""
         like = next(p for name, p in self.named_parameters() if name in self._known.trained)
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        probe = torch.zeros(call.num_rows, self._mechanism.num_groups, dtype=dtype, device=like.device)
-        probe[: call.num_samples] = scale
-        self._probe, self._num_samples = probe.requires_grad_(), call.num_samples
+        self._probe, self._num_samples = make_probe(call, self._mechanism, like), call.num_samples
         return self._probe
 
 
-def _make_module(model: nn.Module, mechanism: Mechanism, options: CompileOptions, rest: dict[str, Any]) -> DPModule:
+def _make_module(
+    model: nn.Module, mechanism: Mechanism, options: CompileOptions, is_withdrawn: bool, rest: dict[str, Any]
+) -> DPModule:
     rest["change"].remember()
+    if is_withdrawn:
+        rest["change"].redo(model, mechanism.trained)
     return DPModule(model, mechanism, options, **rest)

@@ -35,8 +35,9 @@ def without_padding(outputs: Any, known: Mapping[int, Provenance], call: Batched
         if id(x) in call.dims:
             return x.narrow(call.dims[id(x)], 0, call.num_samples)
         match known.get(id(x)):
-            case PerSample() as found:
-                return _cut(x, found, call)
+            case PerSample(power=power) as found:
+                cut, share = _cut(x, found, call), call.num_samples / call.num_rows
+                return cut * share**power if power and share else cut
             case SamplePosition() as found:
                 return _cut(x, found.layout, call)
             case SummedOverSamples(power=power):

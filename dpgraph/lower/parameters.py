@@ -38,7 +38,7 @@ class KnownParameters:
 
         Raises:
             ArgumentError: others require grad than when the model was compiled, two parameters became one, or a
-                trained one has a hook.
+                trained one is gone or has a hook.
         """
         names: dict[int, str] = {}
         memory: dict[int, str] = {}
@@ -58,6 +58,8 @@ class KnownParameters:
                 frozen.append(name)
         if frozen and trained:
             raise _frozen(frozen[0])
+        if gone := self.trained.difference(trained, frozen):
+            raise _gone(min(gone))
         leaves = {name: p for name, p in trained.items() if p.is_leaf}
         for name, leaf in leaves.items():
             refuse_foreign_hooks(name, leaf)
@@ -93,6 +95,15 @@ def _tied(first: str, name: str) -> ArgumentError:
         f"parameters {first!r} and {name!r} became one after the model was compiled",
         place=Place(parameter=name),
         why="their parts of a sample's gradient are clipped as if they were two, and their sum may exceed the bound",
+        fix=AGAIN,
+    )
+
+
+def _gone(name: str) -> ArgumentError:
+    return ArgumentError(
+        f"parameter {name!r} was trained when the model was compiled and is none of the model's now",
+        place=Place(parameter=name),
+        why="what is trained, and what a sample's gradient is bounded over, is fixed when the model is compiled",
         fix=AGAIN,
     )
 

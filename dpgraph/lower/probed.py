@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dpgraph.capture.batch import BatchedCall
 from dpgraph.errors import ArgumentError
+from dpgraph.mechanism import Mechanism
 from dpgraph.torch_compat import begin_capture
 
-__all__ = ["LossFunction", "check_losses", "check_targets", "run_with_probe"]
+__all__ = ["LossFunction", "check_losses", "check_targets", "make_probe", "run_with_probe"]
 
 LossFunction = Callable[..., Tensor]
 
@@ -37,6 +39,21 @@ def run_with_probe(
     if loss_fn is not None:
         outputs = loss_fn(outputs, *targets)
     return outputs, probe * 1
+
+
+def make_probe(call: BatchedCall, mechanism: Mechanism, like: Tensor) -> Tensor:
+    """Loss scales [B, K]: 1, or B to undo a mean, and 0 for rows of padding.
+
+    Args:
+        call: to which it belongs.
+        mechanism: K groups, of a sum or a mean.
+        like: a trained parameter, for device and precision.
+    """
+    scale = float(call.num_samples) if mechanism.loss_reduction == "mean" else 1.0
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    probe = torch.zeros(call.num_rows, mechanism.num_groups, dtype=dtype, device=like.device)
+    probe[: call.num_samples] = scale
+    return probe.requires_grad_()
 
 
 def check_targets(loss_fn: LossFunction, targets: tuple[Any, ...]) -> None:

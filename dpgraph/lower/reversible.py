@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from dpgraph.errors import ArgumentError
 from dpgraph.freezing import required_by_author, set_requires_grad
 
 __all__ = ["ReversibleChange"]
@@ -59,8 +60,20 @@ class ReversibleChange:
             set_requires_grad(parameter, flag)
 
     def redo(self, model: nn.Module, trained: Iterable[str]) -> None:
-        """The model as it was before `undo`, with the very biases that were added."""
+        """The model as it was before `undo`, with the very biases that were added.
+
+        Raises:
+            ArgumentError: somebody has frozen or unfrozen a parameter since.
+        """
+        for parameter, flag, _ in self.required_grad:
+            if parameter.requires_grad != flag:
+                raise ArgumentError(
+                    "a parameter was frozen or unfrozen after a first call that failed",
+                    why="what is trained was fixed by dp_compile, and the model was given back as it had been before",
+                    fix="call dp_compile again, with what shall be trained now",
+                )
         for module, bias in self.added:
+            bias.data = bias.data.to(module.get_parameter("weight"))  # the model may have been moved or cast since
             module.register_parameter("bias", bias)
         self.train_only(model, trained)
 

@@ -18,8 +18,10 @@ from dpgraph.validate.draws import is_random
 
 __all__ = ["Difference", "Freedom", "Precision", "compare", "precision_of"]
 
-# Sums in another order differ by some units in the last place of the largest terms.
+# Sums in another order differ by some units in the last place of the largest terms; in half precision that would be a
+# quarter of them, and a share of the tolerance counts.
 UNITS = 32
+SHARE = 1 / 8
 # How many times as far as it was seen to move by rounding a value may.
 FREEDOM = 4.0
 
@@ -91,9 +93,9 @@ def compare(
             largest of them is as exact as that.
     """
     largest = max((_norm(x) for name in together if (x := expected[name]) is not None), default=0.0)
-    shared = set(together)
+    shared, floor = set(together), min(UNITS * precision.eps, SHARE * precision.tolerance) * largest
     return {
-        name: _difference(name, x, expected[name], precision, UNITS * precision.eps * largest if name in shared else 0)
+        name: _difference(name, x, expected[name], precision, floor if name in shared else 0)
         for name, x in found.items()
     }
 

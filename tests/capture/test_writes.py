@@ -13,6 +13,7 @@ from tests.programs.exact import check_exact, squares
 
 BACKENDS = ("eager", "inductor")
 newest = torch.zeros(3)
+OUTSIDE = [torch.ones(3)]
 
 
 @dataclasses.dataclass
@@ -165,6 +166,11 @@ def a_global_variable(m, x):
     return m.layer(x)
 
 
+def a_tensor_from_outside(m, x):
+    m.last = OUTSIDE[0]  # keeps
+    return m.layer(x)
+
+
 def a_number(m, x):
     m.seen = x.sum().item()  # keeps
     return m.layer(x)
@@ -185,7 +191,7 @@ UNSOUND = (
     an_attribute_of_the_input, a_buffer, a_new_buffer, the_input, a_part_of_the_input, an_input_that_is_not_used,
     an_input_deep_in_containers, a_list, a_list_anew, a_dict, an_ordered_dict, a_missing_item, a_count,
     a_list_of_its_own_class, a_member_of_a_set, a_key, a_key_deep_in_containers, an_object_made_here, a_global_variable,
-    a_number, how_many_samples, a_hook_on_a_parameter,
+    a_number, how_many_samples, a_hook_on_a_parameter, a_tensor_from_outside,
 )  # fmt: skip
 
 

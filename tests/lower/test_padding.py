@@ -73,3 +73,21 @@ def test_sizes_that_are_returned_are_those_of_the_samples(options):
         assert type(sizes["shape"]) is torch.Size
         assert quotients == expected[2]
         torch.testing.assert_close(tensors, expected[3], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_samples", [3, 1, 0])
+def test_samples_that_are_divided_by_their_number_are_so_without_the_padding(num_samples):
+    class Shares(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 2, dtype=torch.float64)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return self.layer(x), x / len(x), x * len(x)
+
+    model = Shares()
+    module = dp_compile(model, "full", options=EAGER)
+    for count in (3, num_samples):
+        x = torch.randn(count, 4, dtype=torch.float64)
+        for found, expected in zip(module(x), model(x), strict=True):
+            torch.testing.assert_close(found, expected)

@@ -1,5 +1,6 @@
 """Biases are added where there is a place for one, and taken back; what is taken back can be done again."""
 
+import pickle
 from copy import deepcopy
 
 import pytest
@@ -95,3 +96,62 @@ def test_an_error_after_the_first_call_leaves_the_training_on():
     assert flags(module) == trained
     module(x).sum().backward()
     assert module.num_nonfinite == 0
+
+
+def withdrawn(mode: str = "bitfit", **arguments) -> tuple[nn.Module, nn.Module]:
+    """A model and its private module, of which the first call failed."""
+    model = Picky()
+    module = dp_compile(model, mode, options=EAGER, **arguments)
+    with pytest.raises(CaptureError):
+        module(torch.randn(5, 3, 7, dtype=torch.float64))
+    return model, module
+
+
+@pytest.mark.parametrize("copied", [deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copy_of_a_module_whose_first_call_failed(copied):
+    _, module = withdrawn(add_biases=True)
+    twin = copied(module)
+    x = torch.randn(5, 3, 4, dtype=torch.float64)
+    for each in (twin, module):
+        each(x).square().sum().backward()
+    torch.testing.assert_close(twin.layer.bias.grad, module.layer.bias.grad)
+
+
+def test_a_model_that_was_cast_after_a_first_call_failed():
+    model, module = withdrawn(add_biases=True)
+    model.float()
+    module(torch.randn(5, 3, 4)).sum().backward()
+    assert model.layer.bias.dtype == torch.float32
+    assert model.layer.bias.grad is not None
+
+
+def test_what_is_frozen_after_a_first_call_failed_is_not_trained_in_silence():
+    model, module = withdrawn("full")
+    model.layer.weight.requires_grad_(False)
+    with pytest.raises(ArgumentError, match="frozen or unfrozen after a first call"):
+        module(torch.randn(5, 3, 4, dtype=torch.float64))
+    assert not model.layer.weight.requires_grad
+
+
+def test_a_first_call_that_is_interrupted():
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    model = Picky()
+    before = flags(model)
+    module = dp_compile(model, "full", options=EAGER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dpgraph.lower.compiler.compile_eager", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            module(torch.randn(5, 3, 4, dtype=torch.float64))
+    assert flags(model) == before
+    with pytest.raises(ArgumentError, match="not captured yet"):
+        _ = module.report
+    module(torch.randn(5, 3, 4, dtype=torch.float64)).sum().backward()
+
+
+def test_an_error_of_the_models_own_is_told():
+    module = dp_compile(Picky(), "full", options=EAGER)
+    for length in (9, 10):
+        with pytest.raises(CaptureError, match=r"error of its own: ValueError\('too long'\)"):
+            module(torch.randn(5, length, 4, dtype=torch.float64))

@@ -138,6 +138,16 @@ def test_a_gradient_that_is_tiny_beside_another_is_as_exact_as_that():
     assert compare(found, expected, FLOAT32)["tiny"].exceeds
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_what_is_a_tenth_of_the_largest_is_compared(dtype):
+    precision = Precision(torch.finfo(dtype).eps, dtype)
+    large, small = torch.ones(10), torch.full((10,), 0.1)
+    expected = {"large": large, "small": small}
+    found = compare({"large": large, "small": torch.zeros(10)}, expected, precision, together=("large", "small"))
+    assert found["small"].exceeds
+    assert not found["large"].exceeds
+
+
 def test_random_operators_that_the_backend_replaced_are_left_out():
     class Noisy(nn.Module):
         def __init__(self) -> None:

@@ -7,14 +7,14 @@ __all__ = ["MUTANTS"]
 MUTANTS = (
     guard(
         "a mean is not undone",
-        "lower/module.py",
-        'float(call.num_samples) if self._mechanism.loss_reduction == "mean" else 1.0',
+        "lower/probed.py",
+        'float(call.num_samples) if mechanism.loss_reduction == "mean" else 1.0',
         "1.0",
         "a_mean_over_the_batch_is_undone_before_clipping",
     ),
     guard(
         "rows of padding count",
-        "lower/module.py",
+        "lower/probed.py",
         "probe = torch.zeros(",
         "probe = torch.ones(",
         "rows_that_fill_up_a_small_batch_do_not_count_where_the_model_sums",

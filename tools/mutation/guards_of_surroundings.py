@@ -41,6 +41,27 @@ MUTANTS = (
         ("tests/lower/test_reversible.py::test_an_error_at_the_first_call_is_not_the_last_word",),
     ),
     Mutant(
+        "what is written lies in memory that is read",
+        "dpgraph/lower/compiler.py",
+        "            check_written(forward, inputs)\n",
+        "",
+        ("tests/lower/test_written.py::test_memory_that_is_shared_from_a_later_call_on",),
+    ),
+    Mutant(
+        "a trained parameter is gone",
+        "dpgraph/lower/parameters.py",
+        "if gone := self.trained.difference(trained, frozen):",
+        "if gone := set():",
+        ("tests/lower/test_written.py::test_a_trained_parameter_that_is_gone",),
+    ),
+    Mutant(
+        "what comes from outside is kept",
+        "dpgraph/capture/writes.py",
+        "id(leaf) not in tensors.constants:",
+        "False:",
+        ("tests/capture/test_writes.py::test_what_depends_on_samples_is_not_kept",),
+    ),
+    Mutant(
         "what came frozen is trained",
         "dpgraph/mechanism.py",
         "and _is_free(mode, parameter)",

@@ -43,8 +43,8 @@ MUTANTS = (
     Mutant(
         "inputs alone are rounded differently",
         "dpgraph/validate/op_by_op.py",
-        "if self.noise is not None and n.op == \"call_function\":",
-        "if self.noise is not None and self.noise._eps == 0 and n.op == \"call_function\":",
+        'if self.noise is not None and n.op == "call_function":',
+        'if self.noise is not None and self.noise._eps == 0 and n.op == "call_function":',
         ("tests/validate/test_kinks.py::test_a_relu_of_nearly_zero_is_no_alarm",),
     ),
     Mutant(

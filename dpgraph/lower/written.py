@@ -1,0 +1,44 @@
+"""What the forward writes lies in no memory that it reads under another name."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from dpgraph.capture.joint import Input, Sample
+from dpgraph.errors import ArgumentError
+from dpgraph.lower.forward import Forward
+from dpgraph.parameter_memory import overlap
+from dpgraph.torch_compat import FakeTensor
+
+__all__ = ["check_written"]
+
+
+def check_written(forward: Forward, inputs: Sequence[Any]) -> None:
+    """Pass if a graph may write into these inputs: when it was captured no other one shared their memory.
+
+    Args:
+        forward: the graph.
+        inputs: of a run.
+
+    Raises:
+        ArgumentError: an input that is written is a part of another one.
+    """
+    for position, role in forward.written.items():
+        written = inputs[position]
+        if written.is_meta or isinstance(written, FakeTensor):
+            continue
+        for node, other in forward.inputs.items():
+            x = inputs[other]
+            if other != position and isinstance(x, Tensor) and overlap(written, x):
+                names = _name(role), _name(forward.joint.inputs[node.name])
+                raise ArgumentError(
+                    f"the forward writes into {names[0]}, which shares memory with {names[1]} in this call",
+                    why="the graph was captured where they were apart, and would go on with what was there before",
+                    fix=f"pass {names[0]}.clone(), or keep the two apart as in the first call",
+                )
+
+
+def _name(role: Input) -> str:
+    name = getattr(role, "name", "")
+    return f"the argument {name!r}" if isinstance(role, Sample) else repr(name)
