@@ -15,6 +15,7 @@ from dpgraph.validate.interface import is_write
 __all__ = ["Noise", "find_overflow", "run_op_by_op"]
 
 aten = torch.ops.aten
+COMPARISONS = {aten.gt.Scalar, aten.ge.Scalar, aten.lt.Scalar, aten.le.Scalar}
 Read = Callable[[str], Any]
 
 
@@ -135,7 +136,8 @@ class _OpByOp(Interpreter):
         kind = SEEDED[n.target]  # type: ignore[index]
         low, high, size = args[:3] if kind == "randint" else (0, 0, args[0])
         numbers = draw_from_seed(self._drawn[seed.device][seed.slot].clone(), size, kind, low, high)
-        return numbers.to(n.meta["val"].dtype)
+        # compared with a number, as dropout does, they are not rounded to half precision before
+        return numbers if all(user.target in COMPARISONS for user in n.users) else numbers.to(n.meta["val"].dtype)
 
 
 def _overflows(value: Any, operands: list[Any]) -> bool:

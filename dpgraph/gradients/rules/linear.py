@@ -108,14 +108,20 @@ def total(gradient: Gradient, dims: Sequence[int] | None = None, keepdim: bool =
     return _dense(gradient, change)
 
 
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    """Of matrices, in the better precision of the two: what is added up in float32 meets a model's bfloat16."""
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    return x.to(dtype) @ y.to(dtype)
+
+
 @linear_rule(aten.mm.default)
 def mm(a: Any, b: Any) -> Gradient | None:
     """By a matrix that all samples share: (u v^T) M = u (M^T v)^T and M (u v^T) = (M u) v^T."""
     if isinstance(a, tuple) and isinstance(b, tuple):
         return None
     if isinstance(a, tuple):
-        return _matrices(a, lambda form: Outer(form.u, form.v @ b)) or _dense(a, lambda g: g @ b)
-    return _matrices(b, lambda form: Outer(form.u @ a.mT, form.v)) or _dense(b, lambda g: a @ g)
+        return _matrices(a, lambda form: Outer(form.u, _product(form.v, b))) or _dense(a, lambda g: _product(g, b))
+    return _matrices(b, lambda form: Outer(_product(form.u, a.mT), form.v)) or _dense(b, lambda g: _product(a, g))
 
 
 @linear_rule(aten.bmm.default)
@@ -123,7 +129,7 @@ def bmm(a: Any, b: Any) -> Gradient | None:
     """By matrices that all samples share, pair by pair."""
     if isinstance(a, tuple) and isinstance(b, tuple):
         return None
-    return _dense(a, lambda g: g @ b) if isinstance(a, tuple) else _dense(b, lambda g: a @ g)
+    return _dense(a, lambda g: _product(g, b)) if isinstance(a, tuple) else _dense(b, lambda g: _product(a, g))
 
 
 @linear_rule(aten.cat.default)
