@@ -44,7 +44,7 @@ def check_writes(joint: JointGraph, provenance: Mapping[Node, Results]) -> None:
 
 def _check_in_place(role: Input, node: Node, found: Results) -> None:
     """Pass if an input of the graph may be written with the value of a node."""
-    if isinstance(role, Parameter):
+    if isinstance(role, Parameter) and is_free(found):
         raise UnsupportedProgramError(
             f"the forward writes into the parameter {role.name!r}",
             place=find_place(node, parameter=role.name),
@@ -62,6 +62,14 @@ def _check_in_place(role: Input, node: Node, found: Results) -> None:
             place=find_place(origin),
             why="the caller's tensor would hold what the model made of it, and of other samples if it mixes them",
             fix="compute a new tensor (x = x * 2 in the place of x.mul_(2)), or write into x.clone()",
+        )
+    if isinstance(role, Parameter):
+        raise UnsoundProgramError(
+            f"the forward writes a value that depends on the samples into the parameter {role.name!r}",
+            place=find_place(origin, parameter=role.name),
+            why="a step of the optimizer is what changes parameters privately; this would change them without noise",
+            fix="change parameters after the optimizer's step, under torch.no_grad(), by what depends on no sample; an "
+            "embedding's max_norm shortens the rows of the batch's own ids: leave it out",
         )
     batch_norm = is_batch_norm(origin)
     value = "statistics of BatchNorm, which depend on the samples," if batch_norm else "a value that depends on samples"
