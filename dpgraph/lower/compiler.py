@@ -25,13 +25,13 @@ from dpgraph.capture.trace import (
 from dpgraph.capture.writes import find_writes
 from dpgraph.lower.delivery import Delivery
 from dpgraph.lower.empty import EmptyCall
-from dpgraph.lower.forward import Evaluation, Forward
+from dpgraph.lower.forward import Evaluation, Forward, is_floating
 from dpgraph.lower.held_tensors import HeldTensors
 from dpgraph.lower.written import check_written
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting, rewrite
-from dpgraph.provenance.lattice import Provenance, is_free
+from dpgraph.provenance.lattice import Provenance, Refused, is_free
 from dpgraph.public_sizes import warn_of_means
 from dpgraph.torch_compat import compile_eager, compile_inductor, input_sources
 from dpgraph.validate.check import GraphCheck
@@ -162,24 +162,33 @@ class Compiler:
             self.has_run = True
             shared = constants(inputs, call=call.tensors)
             check_written(forward, inputs)
-            counted = _counted(forward, inputs, call.tensors)
+            replaced = _without_padding(forward, returned, inputs, call.tensors)
             if call.tensors.num_samples:
                 check(inputs)
             given = call.delivery.through(inputs, delivering)
             outputs = compiled(*given) if call.tensors.num_samples else empty(*given)
-            described = [(x, p) for i, (x, p) in enumerate(zip(outputs, returned, strict=True)) if i not in counted]
+            described = [(x, p) for i, (x, p) in enumerate(zip(outputs, returned, strict=True)) if i not in replaced]
             self.produced = {id(x): p for x, p in described}
             free = [x for x, p in described if isinstance(x, Tensor) and is_free(p)]
             self.held.keep(read=shared, made=(x for x in free if not x.requires_grad))
-            return [counted.get(i, x) for i, x in enumerate(outputs)]
+            return [replaced.get(i, x) for i, x in enumerate(outputs)]
 
         return run
 
 
-def _counted(forward: Forward, inputs: Sequence[Any], call: CallTensors) -> Mapping[int, Any]:
-    """Outputs that depend on how many samples there are, as they are without the rows that fill up, by position."""
-    if not call.is_padded or not forward.counted:
+def _without_padding(
+    forward: Forward, returned: Sequence[Provenance], inputs: Sequence[Any], call: CallTensors
+) -> Mapping[int, Any]:
+    """Outputs that rows which fill up would falsify, by position, as they are, or are not known to be, without them.
+
+    Those that depend on how many samples there are, and on no sample, are computed; where samples meet nobody can tell
+    what would come out without the copies, and it is NaN.
+    """
+    if not call.is_padded:
         return {}
     with torch.no_grad(), torch.autocast(call.probe.device.type, enabled=False):
         evaluation = Evaluation(forward, inputs, num_samples=call.num_samples)
-        return {i: evaluation.run(node) for i, node in forward.counted.items()}
+        known = {i: evaluation.run(node) for i, node in forward.counted.items()}
+        lost = {i: forward.outputs[i] for i, found in enumerate(returned) if isinstance(found, Refused)}
+        unknown = {i: node for i, node in lost.items() if i not in known and is_floating(node)}
+        return known | {i: evaluation.make_up(node, torch.nan) for i, node in unknown.items()}

@@ -16,7 +16,7 @@ from dpgraph.capture.joint import Input, JointGraph, Sample, Tangent
 from dpgraph.provenance.rules import operands_read
 from dpgraph.torch_compat import PlainAOTInput, PlainAOTOutput, TangentAOTInput, draws_numbers
 
-__all__ = ["Evaluation", "Forward"]
+__all__ = ["Evaluation", "Forward", "is_floating"]
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,12 @@ class Evaluation:
         if value.is_infinite:  # a division by the number of no samples
             return math.inf
         return bool(value) if isinstance(size, torch.SymBool) else size.node.pytype(value)
+
+
+def is_floating(node: object) -> bool:
+    """Whether an output is a tensor that can hold NaN."""
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    return isinstance(value, Tensor) and value.dtype.is_floating_point
 
 
 def _symbols(node: Node) -> set[sympy.Symbol]:

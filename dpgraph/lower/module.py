@@ -49,7 +49,7 @@ class DPModule(nn.Module):
     samples.
 
     Edge cases: an empty batch adds zero; a sample whose norm is not finite adds zero and is counted in
-    `num_nonfinite`; a batch of one is a batch.
+    `num_nonfinite`; a batch of one is a batch, in which figures that samples meet in are returned as NaN.
     """
 
     def __new__(cls, model: nn.Module, *_: Any, loss_fn: LossFunction | None = None, **__: Any) -> "DPModule":

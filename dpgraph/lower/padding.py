@@ -41,7 +41,7 @@ def without_padding(outputs: Any, known: Mapping[int, Provenance], call: Batched
             case SamplePosition() as found:
                 return _cut(x, found.layout, call)
             case SummedOverSamples(power=power):
-                return _sum_without_copies(x, call, power)
+                return _sum_without_copies(x, call, power).to(x.dtype)
             case Shared(power=power) if power:
                 share = call.num_samples / call.num_rows
                 return x * (share**power if share or power > 0 else torch.inf)

@@ -91,3 +91,34 @@ def test_samples_that_are_divided_by_their_number_are_so_without_the_padding(num
         x = torch.randn(count, 4, dtype=torch.float64)
         for found, expected in zip(module(x), model(x), strict=True):
             torch.testing.assert_close(found, expected)
+
+
+class Mixed(nn.Module):
+    """Beside its outputs, figures over the batch, in which samples meet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = self.layer(x)
+        return y, x - x.mean(0), x.softmax(0), x @ x.T, x + len(x), (x > 0).sum()
+
+
+@pytest.mark.parametrize("options", [EAGER, replace(EAGER, batch="fixed")], ids=["eager", "fixed"])
+def test_figures_over_a_padded_batch_are_not_made_up(options):
+    """They are right, or NaN in the right shape."""
+    model = Mixed()
+    if options.batch == "fixed":
+        model.forward = lambda x: Mixed.forward(model, x)[:-1]  # sums are refused there
+    module = dp_compile(model, "full", options=options)
+    for num_samples in (3, 2, 1, 0):
+        x = torch.randn(num_samples, 4, dtype=torch.float64)
+        for found, expected in zip(module(x), model(x), strict=True):
+            assert found.shape == expected.shape
+            assert found.dtype == expected.dtype
+            unknown = torch.isnan(found)
+            torch.testing.assert_close(found[~unknown], expected[~unknown])
+            assert not unknown.any() or num_samples < 2 or options.batch == "fixed"
+        module(x)[0].sum().backward()
+    assert model.layer.weight.grad is not None
