@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dpgraph import CompileOptions, dp_compile
-from dpgraph.errors import UnsoundProgramError
+from dpgraph.errors import UnsoundProgramError, UnsupportedProgramError
 from tests.oracle import per_sample_gradients
 from tests.oracle.comparison import relative_errors
 
@@ -253,8 +253,16 @@ OF_SAMPLES = (
     largest,
     through_a_weight,
     through_data,
-    a_trained_weight,
 )
+
+
+@pytest.mark.parametrize("backend", BOTH)
+def test_a_trained_weight_is_not_written(backend):
+    model = Writing(a_trained_weight)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(UnsupportedProgramError, match=r"into the parameter 'parts\.0\.w'"):
+        dp_compile(model, "full", options=CompileOptions(backend=backend))(torch.randn(B, D, dtype=torch.float64))
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("backend", BOTH)
