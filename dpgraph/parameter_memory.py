@@ -4,17 +4,18 @@ cuDNN wants the weights of an LSTM or a GRU in one piece, Megatron and optimizer
 whole model: each parameter is then a view of one buffer.
 """
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from itertools import combinations, pairwise
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from dpgraph.errors import ArgumentError
-from dpgraph.torch_compat import FakeTensor, storage_of
+from dpgraph.torch_compat import FakeTensor
 
-__all__ = ["check_memory", "overlap"]
+__all__ = ["check_memory", "overlapping"]
+
+Name = TypeVar("Name")
 
 
 def check_memory(model: nn.Module, trained: Collection[str]) -> None:
@@ -24,65 +25,47 @@ def check_memory(model: nn.Module, trained: Collection[str]) -> None:
         ArgumentError: two parameters share memory, and an update of the one would change the other.
     """
     chosen = set(trained)
-    by_storage: dict[tuple[object, int], list[_Place]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.numel() == 0 or parameter.is_meta or isinstance(parameter, FakeTensor):
-            continue
-        key = (parameter.device, parameter.untyped_storage().data_ptr())
-        by_storage.setdefault(key, []).append(_Place(name, parameter))
-    for places in by_storage.values():
-        for a, b in _touching(places):
-            if chosen & {a.name, b.name} and _overlap(a, b):
-                raise ArgumentError(
-                    f"parameters {a.name!r} and {b.name!r} share memory but are two parameters",
-                    why="an update of the one changes the other, and its gradient leaves the clipped norm incomplete",
-                    fix="tie them by assigning the same Parameter object to both, or clone one of them",
-                )
+    for a, b in overlapping(model.named_parameters()):
+        if chosen & {a, b}:
+            raise ArgumentError(
+                f"parameters {a!r} and {b!r} share memory but are two parameters",
+                why="an update of the one changes the other, and its gradient leaves the clipped norm incomplete",
+                fix="tie them by assigning the same Parameter object to both, or clone one of them",
+            )
 
 
-def overlap(x: Tensor, y: Tensor) -> bool:
-    """Whether two tensors have a byte of memory in common."""
-    if x.device != y.device or x.numel() == 0 or y.numel() == 0 or storage_of(x) != storage_of(y):
-        return False
-    first, second = _Place("", x), _Place("", y)
-    return first.first < second.end and second.first < first.end and _overlap(first, second)
+def overlapping(tensors: Iterable[tuple[Name, Tensor]]) -> Iterator[tuple[Name, Name]]:
+    """Names of the pairs of tensors that have a byte of memory in common, whatever storages they are views of."""
+    real = ((name, x) for name, x in tensors if x.numel() and not x.is_meta and not isinstance(x, FakeTensor))
+    places = sorted((_Place(name, x) for name, x in real), key=lambda place: place.first)
+    for i, a in enumerate(places):
+        for b in (places[j] for j in range(i + 1, len(places))):
+            if b.first >= a.end:
+                break
+            if a.tensor.device == b.tensor.device and _overlap(a, b):
+                yield a.name, b.name
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A parameter with the bytes of its storage that it lies within."""
+class _Place(Generic[Name]):
+    """A tensor with the addresses that it lies within."""
 
-    name: str
-    parameter: Tensor
-
-    @property
-    def first(self) -> int:
-        return int(self.parameter.storage_offset()) * self.parameter.element_size()
-
-    @property
-    def end(self) -> int:
-        x = self.parameter
-        last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-        return self.first + (last + 1) * x.element_size()
+    def __init__(self, name: Name, tensor: Tensor) -> None:
+        self.name = name
+        self.tensor = tensor
+        self.first = tensor.data_ptr()
+        last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        self.end = self.first + (last + 1) * tensor.element_size()
 
 
-def _touching(places: list[_Place]) -> Iterator[tuple[_Place, _Place]]:
-    """Pairs whose ranges of bytes have one in common."""
-    in_order = sorted(places, key=lambda place: place.first)
-    if all(a.end <= b.first for a, b in pairwise(in_order)):
-        return
-    yield from ((a, b) for a, b in combinations(in_order, 2) if b.first < a.end)
-
-
-def _overlap(a: _Place, b: _Place) -> bool:
-    """Whether two parameters have a byte in common; columns of one matrix have none, though their ranges overlap."""
+def _overlap(a: _Place[Any], b: _Place[Any]) -> bool:
+    """Whether two tensors have a byte in common; columns of one matrix have none, though their ranges overlap."""
     start, end = min(a.first, b.first), max(a.end, b.end)
     taken = torch.zeros(end - start, dtype=torch.bool)
     _bytes_of(a, taken, start).fill_(True)
     return bool(_bytes_of(b, taken, start).any())
 
 
-def _bytes_of(place: _Place, taken: Tensor, start: int) -> Tensor:
-    """The part of `taken`, which stands for the bytes from `start` on, that a parameter lies in."""
-    x, size = place.parameter, place.parameter.element_size()
+def _bytes_of(place: _Place[Any], taken: Tensor, start: int) -> Tensor:
+    """The part of `taken`, which stands for the bytes from `start` on, that a tensor lies in."""
+    x, size = place.tensor, place.tensor.element_size()
     return taken.as_strided([*x.shape, size], [*(stride * size for stride in x.stride()), 1], place.first - start)

@@ -36,9 +36,13 @@ class Forward:
         return {n: n.meta["desc"].idx for n in placeholders if isinstance(n.meta["desc"], PlainAOTInput)}
 
     @cached_property
-    def written(self) -> Mapping[int, Input]:
-        """The inputs that are written, by position."""
-        return {self.inputs[self.joint.nodes[name]]: self.joint.inputs[name] for name in self.joint.written}
+    def written(self) -> frozenset[int]:
+        """Positions of the inputs that are written."""
+        return frozenset(self.inputs[self.joint.nodes[name]] for name in self.joint.written)
+
+    def role(self, position: int) -> Input:
+        """What an input is."""
+        return next(self.joint.inputs[node.name] for node, i in self.inputs.items() if i == position)
 
     @cached_property
     def outputs(self) -> Mapping[int, Any]:

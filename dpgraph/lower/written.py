@@ -8,8 +8,7 @@ from torch import Tensor
 from dpgraph.capture.joint import Input, Sample
 from dpgraph.errors import ArgumentError
 from dpgraph.lower.forward import Forward
-from dpgraph.parameter_memory import overlap
-from dpgraph.torch_compat import FakeTensor
+from dpgraph.parameter_memory import overlapping
 
 __all__ = ["check_written"]
 
@@ -24,19 +23,17 @@ def check_written(forward: Forward, inputs: Sequence[Any]) -> None:
     Raises:
         ArgumentError: an input that is written is a part of another one.
     """
-    for position, role in forward.written.items():
-        written = inputs[position]
-        if written.is_meta or isinstance(written, FakeTensor):
-            continue
-        for node, other in forward.inputs.items():
-            x = inputs[other]
-            if other != position and isinstance(x, Tensor) and overlap(written, x):
-                names = _name(role), _name(forward.joint.inputs[node.name])
-                raise ArgumentError(
-                    f"the forward writes into {names[0]}, which shares memory with {names[1]} in this call",
-                    why="the graph was captured where they were apart, and would go on with what was there before",
-                    fix=f"pass {names[0]}.clone(), or keep the two apart as in the first call",
-                )
+    if not forward.written:
+        return
+    tensors = ((i, inputs[i]) for i in forward.inputs.values() if isinstance(inputs[i], Tensor))
+    for pair in overlapping(tensors):
+        if written := [i for i in pair if i in forward.written]:
+            names = [_name(forward.role(i)) for i in sorted(pair, key=lambda i: i != written[0])]
+            raise ArgumentError(
+                f"the forward writes into {names[0]}, which shares memory with {names[1]} in this call",
+                why="the graph was captured where they were apart, and would go on with what was there before",
+                fix=f"pass {names[0]}.clone(), or keep the two apart as in the first call",
+            )
 
 
 def _name(role: Input) -> str:
