@@ -16,6 +16,7 @@ from dpgraph.lower.probed import LossFunction
 from dpgraph.lower.reversible import ReversibleChange
 from dpgraph.mechanism import Grouping, LossReduction, Mode, define_mechanism
 from dpgraph.options import CompileOptions
+from dpgraph.sums import Sums
 
 __all__ = ["dp_compile"]
 
@@ -31,6 +32,8 @@ def dp_compile(
     add_biases: bool = False,
     loss_fn: LossFunction | None = None,
     loss_reduction: LossReduction = "sum",
+    max_samples: int = 1024,
+    max_parts: int = 16,
     batch_dims: BatchDims = None,
     example_inputs: tuple[Any, ...] | Mapping[str, Any] | None = None,
     options: CompileOptions | None = None,
@@ -50,6 +53,9 @@ def dp_compile(
         add_biases: give layers that have none a bias of zeros first.
         loss_fn: `loss_fn(outputs, *targets) -> [B]` is compiled with the model; then the module returns it.
         loss_reduction: "mean" if the loss is divided by the number of samples, which is undone before clipping.
+        max_samples: how many samples are added up between two steps of the optimizer at most; the sensitivity covers
+            the rounding of so many, and a step with noise refuses more.
+        max_parts: in how many backwards, at most.
         batch_dims: the batch axis of the inputs (an int, or by argument name, None for inputs that samples share);
             by default axis 0 of every tensor.
         example_inputs: arguments of a call to capture the model with at once (a tuple, or a mapping of keywords, in
@@ -88,6 +94,7 @@ def dp_compile(
             clipping=clipping,
             max_grad_norm=max_grad_norm,
             loss_reduction=loss_reduction,
+            sums=Sums(max_samples, max_parts),
         )
         check_reparametrised(model, mechanism.trained)
         change.train_only(model, mechanism.trained)

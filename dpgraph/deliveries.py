@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
+from dpgraph.sums import Sums
+
 __all__ = [
     "Origin",
     "Record",
@@ -54,12 +56,17 @@ class Record:
         guards: one object for each module that trains the parameter, while that lives.
         backward: the backward that delivered last, as torch counts them.
         was_empty: whether the parameter had no gradient before that backward.
+        num_samples: how many samples were delivered since the gradient was empty, or a noisy step took it.
+        num_parts: in how many calls.
+        sums: how many of both are covered, at most.
     """
 
     def __init__(self, parameter: Tensor) -> None:
         self.guards: WeakSet[Any] = WeakSet()
         self.backward = -1
         self.was_empty = False
+        self.num_samples = self.num_parts = 0
+        self.sums = Sums()
         self._parameter = TensorWeakRef(parameter)
         self._delivered: TensorWeakRef | None = None
         self._unwatched_version: int | None = None
@@ -77,8 +84,11 @@ class Record:
         """Whether a living module trains the parameter."""
         return any(True for _ in self.guards)
 
-    def note_delivery(self, gradient: Tensor, backward: int, *, was_empty: bool) -> None:
+    def note_delivery(self, gradient: Tensor, backward: int, *, was_empty: bool, num_samples: int, sums: Sums) -> None:
         """`gradient` is the parameter's, and holds what private graphs delivered, and nothing else."""
+        self.num_samples = num_samples + (0 if was_empty else self.num_samples)
+        self.num_parts = 1 + (0 if was_empty else self.num_parts)
+        self.sums = sums
         self.was_empty = was_empty or (self.was_empty and backward == self.backward)
         self.backward = backward
         self._delivered, self._noisy = TensorWeakRef(gradient), None
@@ -92,6 +102,7 @@ class Record:
     def note_noise(self, gradient: Tensor) -> None:
         """`gradient` is what a noisy step leaves in the parameter's place for it."""
         self._delivered, self._noisy = None, TensorWeakRef(gradient)
+        self.num_samples = self.num_parts = 0
         self._noisy_version = _version(gradient)
 
     def forget(self) -> None:

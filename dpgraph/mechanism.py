@@ -14,7 +14,9 @@ from dpgraph.clipping import ClippingFunction, find_clipping
 from dpgraph.clipping_contract import check_contract
 from dpgraph.errors import ArgumentError
 from dpgraph.freezing import required_by_author
+from dpgraph.gradients.certified import DELTA
 from dpgraph.parameter_memory import check_memory
+from dpgraph.sums import Sums, check_sums
 
 __all__ = ["Grouping", "LossReduction", "Mechanism", "Mode", "define_mechanism", "is_bias"]
 
@@ -23,6 +25,8 @@ LossReduction = Literal["sum", "mean"]
 Grouping = Literal["flat", "per-layer", "per-param"] | Mapping[str, str | Sequence[str]]
 
 BIAS = re.compile(r"(^|_)bias(_|$)")
+# Of a bound R between 2^-20 and 2^20, weights are taken as they are.
+FAR_EXPONENT = 20
 NOT_CLIPPED = "a parameter whose group is not known could not be clipped"
 
 
@@ -41,6 +45,7 @@ class Mechanism:
         clipping: the clipping function.
         max_grad_norm: R, the bound for all groups together.
         loss_reduction: whether the loss is a sum or a mean over the samples.
+        sums: how much is added up between two steps.
     """
 
     mode: Mode
@@ -50,6 +55,7 @@ class Mechanism:
     clipping: ClippingFunction
     max_grad_norm: float
     loss_reduction: LossReduction
+    sums: Sums
 
     @property
     def num_groups(self) -> int:
@@ -62,9 +68,20 @@ class Mechanism:
         return self.max_grad_norm / math.sqrt(self.num_groups)
 
     @property
+    def unit(self) -> float:
+        """What weights are computed in: a power of two near R where R is far from 1, so that no product underflows."""
+        exponent = math.frexp(self.max_grad_norm)[1]
+        return math.ldexp(1.0, exponent) if abs(exponent) > FAR_EXPONENT else 1.0
+
+    @property
     def sensitivity(self) -> float:
-        """The largest norm of what one sample contributes, over all groups."""
-        return math.sqrt(self.num_groups) * self.clipping.bound(self.max_group_norm)
+        """The largest norm of what one sample contributes, over all groups, as it is computed.
+
+        In real numbers that is R. A computed norm may be less than the true one by a share of `certified.DELTA`, and
+        the sum over samples is rounded.
+        """
+        exact = math.sqrt(self.num_groups) * self.clipping.bound(self.max_group_norm)
+        return exact * (1 + DELTA + self.sums.rounding)
 
 
 def define_mechanism(
@@ -76,6 +93,7 @@ def define_mechanism(
     clipping: str | ClippingFunction,
     max_grad_norm: float,
     loss_reduction: LossReduction,
+    sums: Sums,
 ) -> Mechanism:
     """Check the arguments of `dp_compile` and resolve them against the model's parameters; changes nothing.
 
@@ -90,10 +108,12 @@ def define_mechanism(
             why="it is the bound on what a sample contributes, which the noise is scaled to",
             fix="give a finite number above 0; 1.0 is usual, and with automatic clipping it only scales the step",
         )
+    check_sums(sums)
     trained = _select(model, mode, [also_train] if isinstance(also_train, str) else list(also_train))
     check_memory(model, trained)
     names, group_of = _group(trained, grouping)
-    found = Mechanism(mode, trained, group_of, names, find_clipping(clipping), float(max_grad_norm), loss_reduction)
+    function = find_clipping(clipping)
+    found = Mechanism(mode, trained, group_of, names, function, float(max_grad_norm), loss_reduction, sums)
     dtypes = {torch.promote_types(model.get_parameter(name).dtype, torch.float32) for name in trained}
     check_contract(found.clipping, found.max_group_norm, found.num_groups, dtypes)
     return found

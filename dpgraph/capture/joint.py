@@ -83,7 +83,7 @@ class JointGraph:
         graph: forward and backward in one graph; treated as immutable.
         batch_symbol: the batch size B in symbolic shapes.
         inputs: role of every placeholder, by name.
-        probe: name of the placeholder [B, K] that carries each sample's loss scale, and whose gradient slot carries
+        probe: name of the placeholder [B, 2, K] that carries each sample's loss scale, and whose gradient slot carries
             the norms out.
         gradients: position among the outputs of each parameter's gradient, by parameter name.
         probe_gradient: position among the outputs of the probe's gradient.

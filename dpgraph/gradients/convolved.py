@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dpgraph.gradients.certified import PRODUCTS, Certified
 from dpgraph.gradients.dense import Dense
-from dpgraph.gradients.forms import Form, beside, mask_samples, weigh_samples
+from dpgraph.gradients.forms import Form, accumulated, beside, in_float64, mask_samples, weigh_samples
+from dpgraph.gradients.gram import total_size
 from dpgraph.gradients.outer import Outer
 from dpgraph.torch_compat import size_hint
 
@@ -45,14 +47,25 @@ class Convolved(Form):
     weight: Tensor
     geometry: Geometry
 
-    def norm_sq(self) -> Tensor:
-        return self.products().norm_sq()
+    def norm_sq(self) -> Certified:
+        if self.geometry.groups == 1:
+            return self.products().norm_sq()
+        return Certified(self.product(self), PRODUCTS * self.size().square())
 
-    def dot(self, other: Form) -> Tensor:
-        return self.products().dot(other.products() if isinstance(other, Convolved) else other)
+    def size(self) -> Tensor:
+        if self.geometry.groups == 1:
+            return self.products().size()
+        u, v = self._operands()
+        return total_size(u.flatten(2), v.flatten(2))
+
+    def product(self, other: Form) -> Tensor:
+        if self.geometry.groups == 1:
+            return self.products().product(other.products() if isinstance(other, Convolved) else other)
+        return Dense(in_float64(self).materialise()).product(Dense(in_float64(other).materialise()))
 
     def weighted_sum(self, w: Tensor) -> Tensor:
-        weighed = replace(self, grad=weigh_samples(self.grad, w), image=mask_samples(self.image, beside(self.image, w)))
+        image = mask_samples(accumulated(self.image), beside(self.image, w))
+        weighed = replace(self, grad=weigh_samples(self.grad, w), image=image, weight=accumulated(self.weight))
         return weighed._sum_by_product() if self.sums_by_product else weighed._sum_by_convolution()
 
     @property
@@ -102,18 +115,22 @@ class Convolved(Form):
 
     def products(self) -> Outer | Dense:
         """The same as products of matrices: summed already where there are groups."""
+        groups = self.geometry.groups
+        u, v = self._operands()
+        if groups == 1:
+            return Outer(u, v.flatten(2), tuple(self.weight.shape))
+        u, v = u.unflatten(2, (groups, -1)), v.unflatten(2, (groups, -1)).flatten(3)
+        # [B, groups, P / groups, T] @ [B, groups, T, Q / groups * K]
+        return Dense((u.permute(0, 2, 3, 1) @ v.transpose(1, 2)).reshape(u.shape[0], *self.weight.shape))
+
+    def _operands(self) -> tuple[Tensor, Tensor]:
+        """u [B, T, P] and v [B, T, Q, K], where T are the positions in all images of a sample."""
         g, kernel = self.geometry, self.weight.shape[2:]
         positions, under = self.sides
         rank = positions.ndim - 3
         windows = _windows(under, positions.shape[3:], kernel, g.stride, g.padding, g.dilation)
-        # u [B, T, P] and v [B, T, Q, K], where T are the positions in all images of a sample
         u = positions.movedim(2, -1).flatten(1, rank + 1)
-        v = windows.movedim(2, 2 + rank).flatten(3 + rank).flatten(1, rank + 1)
-        if g.groups == 1:
-            return Outer(u, v.flatten(2), tuple(self.weight.shape))
-        u, v = u.unflatten(2, (g.groups, -1)), v.unflatten(2, (g.groups, -1)).flatten(3)
-        # [B, groups, P / groups, T] @ [B, groups, T, Q / groups * K]
-        return Dense((u.permute(0, 2, 3, 1) @ v.transpose(1, 2)).reshape(u.shape[0], *self.weight.shape))
+        return u, windows.movedim(2, 2 + rank).flatten(3 + rank).flatten(1, rank + 1)
 
 
 def _windows(

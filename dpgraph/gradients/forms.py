@@ -7,11 +7,14 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from dpgraph.gradients.certified import PRODUCTS, Certified
+
 __all__ = [
     "Form",
     "Gradient",
-    "accumulation_dtype",
+    "accumulated",
     "beside",
+    "in_float64",
     "mask_samples",
     "materialise",
     "norm_sq_terms",
@@ -30,19 +33,30 @@ class Form(ABC):
     """
 
     @abstractmethod
-    def norm_sq(self) -> Tensor:
-        """|G_b|^2, [B], float32 or better."""
+    def norm_sq(self) -> Certified:
+        """|G_b|^2."""
 
     @abstractmethod
-    def dot(self, other: "Form") -> Tensor:
-        """<G_b, H_b> with another form of the same shape, [B], float32 or better.
+    def size(self) -> Tensor:
+        """The sum of the norms of what adds up to G_b, [B], float64: no less than |G_b|."""
+
+    def dot(self, other: "Form") -> Certified:
+        """<G_b, H_b> with another form of the same shape."""
+        return Certified(self.product(other), PRODUCTS * self.size() * other.size())
+
+    @abstractmethod
+    def product(self, other: "Form") -> Tensor:
+        """The same as a number alone, [B], with products and sums in float64.
 
         The form that holds less asks the other one: a table's rows look theirs up in whatever it is.
         """
 
     @abstractmethod
     def weighted_sum(self, w: Tensor) -> Tensor:
-        """sum_b w_b G_b, [*shape]; a sample of weight 0 adds exactly nothing, whatever it holds."""
+        """sum_b w_b G_b, [*shape], float32 or better.
+
+        A sample of weight 0 adds exactly nothing, whatever it holds.
+        """
 
     @abstractmethod
     def materialise(self) -> Tensor:
@@ -65,12 +79,12 @@ def materialise(gradient: Gradient) -> Tensor:
     return total
 
 
-def norm_sq_terms(gradient: Gradient) -> list[Tensor]:
-    """What |sum_i G_i|^2 = sum_i |G_i|^2 + 2 sum_{i<j} <G_i, G_j> is the sum of, [B] each."""
+def norm_sq_terms(gradient: Gradient) -> list[Certified]:
+    """What |sum_i G_i|^2 = sum_i |G_i|^2 + 2 sum_{i<j} <G_i, G_j> is the sum of."""
     terms = []
     for i, form in enumerate(gradient):
         terms.append(form.norm_sq())
-        terms += [2 * earlier.dot(form) for earlier in gradient[:i]]
+        terms += [earlier.dot(form).times(2) for earlier in gradient[:i]]
     return terms
 
 
@@ -93,13 +107,18 @@ def with_tensors(gradient: Gradient, tensors: Iterable[Tensor]) -> Gradient:
     return tuple(replace(form, **{name: next(left) for name in _tensor_fields(form)}) for form in gradient)
 
 
+def in_float64(form: Form) -> Form:
+    """The same form with its floating-point tensors in float64."""
+    return with_tensors((form,), [x.double() if x.is_floating_point() else x for x in tensors_of((form,))])[0]
+
+
 def _tensor_fields(form: Form) -> list[str]:
     return [field.name for field in fields(form) if isinstance(getattr(form, field.name), Tensor)]
 
 
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which norms are added up: float32, or float64 for float64."""
-    return torch.promote_types(dtype, torch.float32)
+def accumulated(x: Tensor) -> Tensor:
+    """x in the dtype in which gradients are weighed and added up: float32, or float64 for float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def beside(x: Tensor, w: Tensor) -> Tensor:
@@ -113,6 +132,6 @@ def mask_samples(x: Tensor, w: Tensor) -> Tensor:
 
 
 def weigh_samples(x: Tensor, w: Tensor) -> Tensor:
-    """w_b x_b, of x's shape and dtype, with w [B]; zeros for the samples of weight 0, whatever they hold."""
-    w = beside(x, w)
+    """w_b x_b, of x's shape, in float32 or better, with w [B]; zeros for samples of weight 0, whatever they hold."""
+    x, w = accumulated(x), beside(x, w)
     return mask_samples(x, w) * w.to(x.dtype)

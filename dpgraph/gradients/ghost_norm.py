@@ -3,7 +3,8 @@
 Letters: B samples, T positions, u [B, T, p], v [B, T, d].
 
 The operator `dpgraph::ghost_norm_sq` is a kernel, in C++ on a CPU and in Triton on a GPU. Where there is none, it is
-products of blocks of positions. In neither is there anything of size [T, T].
+products of blocks of positions. In neither is there anything of size [T, T]. A kernel adds up in float32 and bounds its
+own error; products in the graph are of float64, since nobody knows the order in which a library adds.
 """
 
 import math
@@ -12,12 +13,13 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from dpgraph.gradients.forms import accumulation_dtype
-from dpgraph.gradients.gram import gram_dot, gram_norm_sq
+from dpgraph.gradients.certified import PRODUCTS, Certified
+from dpgraph.gradients.gram import gram_dot, gram_norm_sq, row_norms, total_size
 from dpgraph.gradients.native import native_norm_sq, native_serves
 
 __all__ = [
     "HAS_KERNEL",
+    "KERNEL_FROM",
     "KERNEL_SHARE",
     "LONG_FROM",
     "blocked_norm_sq",
@@ -25,10 +27,11 @@ __all__ = [
     "kernel_serves",
 ]
 
-# Positions from which on a sample is long. Of fewer, both Gram matrices of a sample are at most 8 MB in float32.
+# Positions from which on a sample is long. Of fewer, both Gram matrices of a sample are at most 16 MB in float64.
 LONG_FROM = 1024
-# What Triton's kernel takes.
+# What Triton's kernel takes, and from how many positions on: those of one tile.
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+KERNEL_FROM = 64
 # Which share of all pairs of positions a kernel multiplies.
 KERNEL_SHARE = 1 / 2
 # Positions that are multiplied with as many others at once where there is no kernel.
@@ -39,47 +42,49 @@ if HAS_KERNEL:
     from dpgraph.kernels.ghost_norm import tiled_norm_sq
 
 
-def ghost_norm_sq(u: Tensor, v: Tensor) -> Tensor:
-    """sum_{s,t} (u_s . u_t) (v_s . v_t), [B], float32 or better.
+def ghost_norm_sq(u: Tensor, v: Tensor) -> Certified:
+    """sum_{s,t} (u_s . u_t) (v_s . v_t).
 
     A length that is symbolic may turn out to be long: it is left to the operator, so that it need not be guarded.
     """
     length = u.shape[1]
     if isinstance(length, int) and length == 1:
-        return _norm_sq(u) * _norm_sq(v)
+        return _from_products(_norm_sq(u) * _norm_sq(v), u, v)
     if not isinstance(length, int) or length >= LONG_FROM or kernel_serves(length, u, v):
-        found: Tensor = torch.ops.dpgraph.ghost_norm_sq(u, v)
-        return found
-    return gram_norm_sq(u, v)
+        return Certified(*torch.ops.dpgraph.ghost_norm_sq(u, v).unbind(0))
+    return _from_products(gram_norm_sq(u, v), u, v)
 
 
 def _norm_sq(x: Tensor) -> Tensor:
     """|x_b|^2, [B], of x [B, 1, *]."""
-    x = x.squeeze(1).to(accumulation_dtype(x.dtype))
-    return (x * x).sum(1)
+    return x.squeeze(1).double().square().sum(1)
+
+
+def _from_products(value: Tensor, u: Tensor, v: Tensor) -> Certified:
+    return Certified(value, PRODUCTS * total_size(u, v).square())
 
 
 def kernel_serves(length: int, *operands: Tensor) -> bool:
-    """Whether the norm of samples of so many positions is left to a kernel, which writes nothing of size [T, T].
-
-    On a GPU that is not shown to be faster for short samples, where products leave the compiler more to fuse.
-    """
+    """Whether the norm of samples of so many positions is left to a kernel, which writes nothing of size [T, T]."""
     if all(x.device.type == "cpu" for x in operands):
         return length > 1 and native_serves(*operands)
     on_gpu = all(x.device.type == "cuda" and x.dtype in KERNEL_DTYPES for x in operands)
-    return HAS_KERNEL and on_gpu and length >= LONG_FROM
+    return HAS_KERNEL and on_gpu and length >= KERNEL_FROM
 
 
 def blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:
-    """The same; beside its operands it holds the products of two blocks of positions, whatever B and T are."""
-    dtype = accumulation_dtype(u.dtype)
+    """The number and its bound, [2, B] in float64.
+
+    Beside its operands it holds the products of two blocks of positions, whatever B and T are.
+    """
     at_once = math.ceil(BLOCK**2 / (1 + u.shape[1] ** 2))
     parts = zip(u.split(at_once), v.split(at_once), strict=True)
-    return torch.cat([_blocked_norm_sq(u_part.to(dtype), v_part.to(dtype)) for u_part, v_part in parts])
+    found = _from_products(torch.cat([_blocked_norm_sq(of_u, of_v) for of_u, of_v in parts]), u, v)
+    return torch.stack([found.value, found.error])
 
 
 def _blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:
-    total = u.new_zeros(u.shape[0])
+    total = u.new_zeros(u.shape[0], dtype=torch.float64)
     blocks = list(zip(u.split(BLOCK, 1), v.split(BLOCK, 1), strict=True))
     for i, (u_i, v_i) in enumerate(blocks):
         total = total + gram_norm_sq(u_i, v_i)
@@ -94,11 +99,11 @@ def _on_cpu(u: Tensor, v: Tensor) -> Tensor:
 
 def _on_gpu(u: Tensor, v: Tensor) -> Tensor:
     served = u.dtype in KERNEL_DTYPES and v.dtype in KERNEL_DTYPES
-    return tiled_norm_sq(u, v) if served else blocked_norm_sq(u, v)
+    return tiled_norm_sq(u, v, row_norms(u), row_norms(v)) if served else blocked_norm_sq(u, v)
 
 
 def _fake_norm_sq(u: Tensor, _: Tensor) -> Tensor:
-    return u.new_empty(u.shape[0], dtype=accumulation_dtype(u.dtype))
+    return u.new_empty(2, u.shape[0], dtype=torch.float64)
 
 
 _OPERATOR = torch.library.custom_op(

@@ -1,26 +1,26 @@
-"""Sums over all pairs of positions of a sample: what a ghost norm is made of.
+"""Sums over all pairs of positions of a sample: what a ghost norm is made of, as products of matrices in float64.
 
 Letters: B samples, T positions, u and p [B, T, p], v and q [B, T, d].
 """
 
+import torch
 from torch import Tensor
 
-from dpgraph.gradients.forms import accumulation_dtype
+__all__ = ["gram_dot", "gram_norm_sq", "gram_share", "row_norms", "total_size"]
 
-__all__ = ["gram_dot", "gram_norm_sq", "gram_share"]
-
+# Of squares in float64 of numbers that are float64 themselves, underflow takes less than this from a sum.
+LOST = 2.0**-960
 # Blocks of fewer positions than twice this are multiplied whole: smaller products run at a lower rate than they save.
 SMALLEST_BLOCK = 64
 
 
 def gram_dot(u: Tensor, p: Tensor, v: Tensor, q: Tensor) -> Tensor:
-    """sum_{s,t} (u_s . p_t) (v_s . q_t), [B], float32 or better."""
-    dtype = accumulation_dtype(u.dtype)
-    return ((u.to(dtype) @ p.mT.to(dtype)) * (v.to(dtype) @ q.mT.to(dtype))).sum((1, 2))
+    """sum_{s,t} (u_s . p_t) (v_s . q_t), [B], float64."""
+    return ((u.double() @ p.mT.double()) * (v.double() @ q.mT.double())).sum((1, 2))
 
 
 def gram_norm_sq(u: Tensor, v: Tensor) -> Tensor:
-    """sum_{s,t} (u_s . u_t) (v_s . v_t), [B], float32 or better.
+    """sum_{s,t} (u_s . u_t) (v_s . v_t), [B], float64.
 
     Both Gram matrices are symmetric: with the positions in two halves, the pairs across count twice and are multiplied
     once. That goes on within the halves, which stand side by side as samples of half the length, while that pays. A
@@ -39,6 +39,19 @@ def gram_norm_sq(u: Tensor, v: Tensor) -> Tensor:
     # [2 B] to [B, 2]
     within: Tensor = gram_norm_sq(halves_u.flatten(0, 1), halves_v.flatten(0, 1)).unflatten(0, (-1, 2))
     return 2 * across + within.sum(1)
+
+
+def row_norms(x: Tensor) -> Tensor:
+    """|x_t|, [B, T], float64, or a little more where squares underflow."""
+    squares = x.double().square().sum(-1)
+    if x.dtype == torch.float64:
+        squares = torch.where((x != 0).any(-1), squares + LOST, 0)
+    return squares.sqrt()
+
+
+def total_size(u: Tensor, v: Tensor) -> Tensor:
+    """sum_t |u_t| |v_t|, [B], float64: no less than the norm of sum_t u_t v_t^T, and what its rounding goes by."""
+    return (row_norms(u) * row_norms(v)).sum(1)
 
 
 def gram_share(length: int) -> float:

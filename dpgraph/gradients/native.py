@@ -7,7 +7,6 @@ from importlib.resources import files
 import torch
 from torch import Tensor
 
-from dpgraph.gradients.forms import accumulation_dtype
 from dpgraph.torch_compat import compile_native
 
 __all__ = ["native_norm_sq", "native_serves"]
@@ -22,17 +21,17 @@ def native_serves(*operands: Tensor) -> bool:
 
 
 def native_norm_sq(u: Tensor, v: Tensor) -> Tensor:
-    """sum_{s,t} (u_s . u_t) (v_s . v_t), [B] in float32 or better, of operands that it serves, in any strides.
+    """sum_{s,t} (u_s . u_t) (v_s . v_t) and a bound on its error, [2, B] in float64, in any strides.
 
-    It holds what `sum` needs, and copies of operands whose features do not lie next to each other.
+    It holds a few numbers for each position, and copies of operands whose features do not lie next to each other.
     """
     assert u.shape[:2] == v.shape[:2], "the kernel would read beyond the end"
     u, v = _with_features_together(u), _with_features_together(v)
-    norms = u.new_empty(u.shape[0], dtype=accumulation_dtype(u.dtype))
+    found = u.new_empty(2, u.shape[0], dtype=torch.float64)
     sizes = (*u.shape, v.shape[2], *u.stride()[:2], *v.stride()[:2])
     run = getattr(_library(), f"ghost_norm_sq_{str(u.dtype).removeprefix('torch.')}")
-    run(_address(u), _address(v), _address(norms), (ctypes.c_int64 * len(sizes))(*sizes), torch.get_num_threads())
-    return norms
+    run(_address(u), _address(v), _address(found), (ctypes.c_int64 * len(sizes))(*sizes), torch.get_num_threads())
+    return found
 
 
 def _with_features_together(x: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dpgraph.gradients.certified import Certified
 from dpgraph.gradients.dense import Dense
-from dpgraph.gradients.forms import Form, beside, mask_samples
+from dpgraph.gradients.forms import Form, accumulated, beside, in_float64, mask_samples
 from dpgraph.gradients.ghost_norm import ghost_norm_sq
-from dpgraph.gradients.gram import gram_dot
+from dpgraph.gradients.gram import gram_dot, total_size
 
 __all__ = ["Outer"]
 
@@ -26,24 +27,27 @@ class Outer(Form):
     v: Tensor
     shape: tuple[int, ...] | None = None
 
-    def norm_sq(self) -> Tensor:
+    def norm_sq(self) -> Certified:
         # sum_{s,t} (u_s . u_t) (v_s . v_t)
         return ghost_norm_sq(self.u, self.v)
 
-    def dot(self, other: Form) -> Tensor:
+    def size(self) -> Tensor:
+        return total_size(self.u, self.v)
+
+    def product(self, other: Form) -> Tensor:
         match other:
             case Outer() if self.v.shape[2] == other.v.shape[2]:
                 # sum_{s,t} (u_s . p_t) (v_s . q_t)
                 return gram_dot(self.u, other.u, self.v, other.v)
             case Outer() | Dense():
-                return Dense(self.materialise()).dot(Dense(other.materialise()))
+                return Dense(in_float64(self).materialise()).product(Dense(in_float64(other).materialise()))
             case _:
-                return other.dot(self)
+                return other.product(self)
 
     def weighted_sum(self, w: Tensor) -> Tensor:
         # sum_{b,t} u_bt (w_b v_bt)^T, one matrix product
         w = beside(self.u, w)
-        u, v = mask_samples(self.u, w), mask_samples(self.v, w)
+        u, v = mask_samples(accumulated(self.u), w), mask_samples(accumulated(self.v), w)
         scale = w.to(u.dtype)
         u, v = (u * scale, v) if u.shape[-1] < v.shape[-1] else (u, v * scale)
         return Outer(u, v, self.shape).total()

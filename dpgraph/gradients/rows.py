@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dpgraph.gradients.forms import Form, accumulation_dtype, weigh_samples
+from dpgraph.gradients.certified import PRODUCTS, Certified
+from dpgraph.gradients.dense import Dense
+from dpgraph.gradients.forms import Form, in_float64, weigh_samples
+from dpgraph.gradients.gram import row_norms
 from dpgraph.gradients.outer import Outer
 
 __all__ = ["Rows"]
@@ -23,26 +26,28 @@ class Rows(Form):
     v: Tensor
     num_rows: int
 
-    def norm_sq(self) -> Tensor:
+    def norm_sq(self) -> Certified:
         # sum_{s,t} [index_s = index_t] (v_s . v_t)
-        return self._same_row_dot(self)
+        return Certified(self.product(self), PRODUCTS * self.size().square())
 
-    def dot(self, other: Form) -> Tensor:
+    def size(self) -> Tensor:
+        return row_norms(self.v).sum(1)
+
+    def product(self, other: Form) -> Tensor:
         match other:
             case Rows():
-                return self._same_row_dot(other)
+                same = self.index.unsqueeze(2) == other.index.unsqueeze(1)
+                return torch.where(same, self.v.double() @ other.v.mT.double(), 0).sum((1, 2))
             case Outer(u=u, v=v, shape=None):
                 # sum_{s,t} u_t[index_s] (v_s . q_t)
-                dtype = accumulation_dtype(self.v.dtype)
                 index = self.index.unsqueeze(1).expand(-1, u.shape[1], -1)
-                picked = u.gather(2, index).mT.to(dtype)
-                return (picked * (self.v.to(dtype) @ v.mT.to(dtype))).sum((1, 2))
+                picked = u.gather(2, index).mT.double()
+                return (picked * (self.v.double() @ v.mT.double())).sum((1, 2))
             case _:
                 # sum_t v_t . h[index_t]
-                h = other.materialise()
+                h = other.g if isinstance(other, Dense) else in_float64(other).materialise()
                 picked = h.gather(1, self.index.unsqueeze(2).expand(-1, -1, h.shape[2]))
-                dtype = accumulation_dtype(self.v.dtype)
-                return (self.v.to(dtype) * picked.to(dtype)).sum((1, 2))
+                return (self.v.double() * picked.double()).sum((1, 2))
 
     def weighted_sum(self, w: Tensor) -> Tensor:
         # sum_{b,t} w_b v_bt, added to row index_bt
@@ -57,9 +62,3 @@ class Rows(Form):
 
     def scaled(self, c: Tensor | float) -> "Rows":
         return Rows(self.index, self.v * c, self.num_rows)
-
-    def _same_row_dot(self, other: "Rows") -> Tensor:
-        dtype = accumulation_dtype(self.v.dtype)
-        same = self.index.unsqueeze(2) == other.index.unsqueeze(1)
-        gram = self.v.to(dtype) @ other.v.mT.to(dtype)
-        return torch.where(same, gram, 0).sum((1, 2))

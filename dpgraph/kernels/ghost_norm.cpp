@@ -1,20 +1,31 @@
-// The ghost norm on a CPU: sum_{s,t} (u_s . u_t) (v_s . v_t) of each of B samples, for u [B, T, p] and v [B, T, d].
+// The ghost norm on a CPU: sum_{s,t} (u_s . u_t) (v_s . v_t) of each of B samples, for u [B, T, p] and v [B, T, d], and
+// a bound on how far it is from that.
 //
 // Both Gram matrices are built block by block of positions, each block in tiles of 4 x 4 pairs, multiplied with one
-// another and summed. Nothing is written but one number for each sample and block. Both are symmetric: what lies above
-// the diagonal counts twice, and what lies below is not computed.
+// another and summed. Nothing is written but a few numbers for each position and block. Both are symmetric: what lies
+// above the diagonal counts twice, and what lies below is not computed.
 //
 // A pair of positions is a dot product along their features, which lie next to each other in memory. So a tile takes
 // one vector from each of its 4 + 4 positions, and a vector of partial sums stays in a register for each pair. These
-// vectors are added up across by folding them into one another, which leaves one sum a lane. The lanes are in the same
-// order for u and for v, and only sums over them are needed: they are never put in order.
+// vectors are added up across by folding them into one another, which leaves one sum a lane: that of pair i in lane i.
+//
+// Rounding. A lane adds up kDepth / kLanes products one after the other, and is folded log2(kLanes) times; all further
+// sums are in double precision. So each product passes through at most kChain roundings, and a dot product x_s . x_t is
+// off by at most g |x_s| |x_t|, with g = kChain e / (1 - kChain e) and e half the distance of 1 to the next number
+// (Higham 2002, section 3.1, and Cauchy and Schwarz). Underflow adds at most `kTiny` for each product, which the square
+// roots |x_t| below are enlarged by: g sqrt(|x_s|^2 + f) sqrt(|x_t|^2 + f) >= g |x_s| |x_t| + g f. With a_t and b_t for
+// these of u and v, and U and V for computed products, a pair's term is off by at most
+//   g (|U| b_s b_t + a_s a_t |V|) + g^2 a_s a_t b_s b_t,
+// and their sum, of T^2 terms in double precision in whatever order, by T^2 e' |U V| for each more.
 //
 // Tasks write apart and are summed in order, so the same input gives the same bits whatever the number of threads. No
 // task reads two samples: what is not finite in one does not reach another.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -30,10 +41,22 @@ constexpr int64_t kBytes = 16, kAtOnce = 4;
 #endif
 
 constexpr int64_t kTile = 4;
+constexpr int64_t kPairs = kTile * kTile;
 // Positions of a block, and features that are read of them at a time: 64 KB in float32.
 constexpr int64_t kBlock = 32;
 constexpr int64_t kDepth = 512;
 constexpr int64_t kTiles = kBlock / kTile;
+
+// One number in double precision for each pair of a tile.
+typedef double pairs __attribute__((vector_size(kPairs * sizeof(double))));
+
+pairs magnitude(pairs x) { return x < 0 ? -x : x; }
+
+double sum_of(pairs x) {
+  double sum = 0;
+  for (int64_t i = 0; i < kPairs; i++) sum += x[i];
+  return sum;
+}
 
 struct bfloat16 {
   uint16_t bits;
@@ -50,6 +73,7 @@ struct SameVector {
     std::memcpy(&loaded, x, kBytes);
     return loaded;
   }
+  static bool is_zero(scalar x) { return x == 0; }
 };
 
 // What is stored as T, as vectors of the type in which it is added up.
@@ -72,6 +96,7 @@ struct Vector<bfloat16> : Vector<float> {
     std::memcpy(&loaded, x, kBytes / 2);
     return (lanes)(__builtin_convertvector(loaded, words) << 16);
   }
+  static bool is_zero(bfloat16 x) { return (x.bits & 0x7fff) == 0; }
 };
 
 // One operand of one sample, [T, features].
@@ -81,19 +106,42 @@ struct Operand {
   int64_t stride, features;
 };
 
+// A sum and the bound on its error, of which some pairs count once and the others twice.
+struct Certified {
+  double value, error;
+};
+
+// The sizes a_t and b_t of the positions of one sample.
+struct Sizes {
+  double *u, *v;
+};
+
+constexpr int64_t log2_of(int64_t x) { return x == 1 ? 0 : 1 + log2_of(x / 2); }
+
 template <typename T>
 struct GhostNorm {
   using real = typename Vector<T>::real;
   using lanes = typename Vector<T>::lanes;
   typedef typename Vector<T>::integer indices __attribute__((vector_size(kBytes)));
+  typedef double doubles __attribute__((vector_size(kBytes / sizeof(real) * sizeof(double))));
   static constexpr int64_t kLanes = kBytes / sizeof(real);
-  static constexpr int64_t kSums = kTile * kTile / kLanes;
+  static constexpr int64_t kSums = kPairs / kLanes;
   static_assert(kAtOnce * kTile % kLanes == 0, "partial sums must fold into whole vectors");
 
-  // The Gram matrix of a block with another one, as the sums of each tile in no particular order.
+  // Roundings of a product on its way into its sum, one more for those in double precision, and what they come to.
+  static constexpr int64_t kChain = kDepth / kLanes + log2_of(kLanes) + 2;
+  static constexpr double kHalfUlp = std::numeric_limits<real>::epsilon() / 2;
+  static constexpr double kGamma = kChain * kHalfUlp / (1 - kChain * kHalfUlp);
+  static constexpr double kTiny = std::numeric_limits<real>::min();
+
+  // The Gram matrix of a block with another one, tile by tile.
   struct Block {
-    lanes tiles[kTiles][kTiles][kSums];
+    pairs tiles[kTiles][kTiles];
   };
+
+  // Positions of a pair within its tile.
+  static constexpr int64_t first_of(int64_t pair) { return pair / (kAtOnce * kTile) * kAtOnce + pair % kAtOnce; }
+  static constexpr int64_t second_of(int64_t pair) { return pair / kAtOnce % kTile; }
 
   static lanes load_part(const T* x, int64_t count) {
     T padded[kLanes] = {};
@@ -134,7 +182,7 @@ struct GhostNorm {
   }
 
   // Adds the dot products of kAtOnce positions with kTile others.
-  static void add_products(const T* const* a, const T* const* b, int64_t depth, lanes* sums) {
+  static void add_products(const T* const* a, const T* const* b, int64_t depth, double* sums) {
     lanes partial[kAtOnce * kTile] = {};
     auto add = [&](auto load) {
       lanes of_a[kAtOnce];
@@ -151,7 +199,12 @@ struct GhostNorm {
     for (; k + kLanes <= depth; k += kLanes) add([=](const T* x) { return Vector<T>::load(x + k); });
     if (k < depth) add([=](const T* x) { return load_part(x + k, depth - k); });
 #pragma GCC unroll 4
-    for (int64_t s = 0; s < kAtOnce * kTile / kLanes; s++) sums[s] += sums_across<kLanes / 2>(partial + s * kLanes);
+    for (int64_t s = 0; s < kAtOnce * kTile / kLanes; s++) {
+      doubles sum;
+      std::memcpy(&sum, sums + s * kLanes, sizeof(sum));
+      sum += __builtin_convertvector(sums_across<kLanes / 2>(partial + s * kLanes), doubles);
+      std::memcpy(sums + s * kLanes, &sum, sizeof(sum));
+    }
   }
 
   // The Gram matrix of positions [first, first + kBlock) with [second, second + kBlock); what lies beyond T is zero.
@@ -171,49 +224,113 @@ struct GhostNorm {
         for (int64_t j = first == second ? i : 0; j < kTiles && second + j * kTile < length; j++) {
           const T* b[kTile];
           tile_at(second + j * kTile, b);
-          for (int64_t r = 0; r < kTile; r += kAtOnce) add_products(a + r, b, depth, gram.tiles[i][j] + r * kTile / kLanes);
+          double* sums = reinterpret_cast<double*>(&gram.tiles[i][j]);
+          for (int64_t r = 0; r < kTile; r += kAtOnce) add_products(a + r, b, depth, sums + r * kTile);
         }
       }
     }
   }
 
-  // The sum over all pairs of a block with itself and with those before it, both ways round.
-  static real pairs_of(const Operand<T>& u, const Operand<T>& v, int64_t length, int64_t block) {
-    Block gram_u, gram_v;
-    lanes once = {}, twice = {};
-    for (int64_t earlier = 0; earlier <= block; earlier++) {
-      multiply(u, length, earlier * kBlock, block * kBlock, gram_u);
-      multiply(v, length, earlier * kBlock, block * kBlock, gram_v);
-      for (int64_t i = 0; i < kTiles; i++) {
-        for (int64_t j = 0; j < kTiles; j++) {
-          lanes& total = earlier == block && i == j ? once : twice;
-          for (int64_t s = 0; s < kSums; s++) total += gram_u.tiles[i][j][s] * gram_v.tiles[i][j][s];
-        }
+  // The sizes of the positions of a block, from its Gram matrix with itself. Of zeros, it is zero.
+  static void measure(const Operand<T>& x, const Block& gram, int64_t length, int64_t first, double* sizes) {
+    const double lost = x.features * kTiny, floor = 2 * lost + lost / kGamma;
+    for (int64_t i = 0; i < kTiles && first + i * kTile < length; i++) {
+      for (int64_t pair = 0; pair < kPairs; pair++) {
+        const int64_t position = first + i * kTile + first_of(pair);
+        if (first_of(pair) != second_of(pair) || position >= length) continue;
+        const double squared = gram.tiles[i][i][pair];
+        const bool zero = squared == 0 && is_zero(x.data + position * x.stride, x.features);
+        sizes[position] = zero ? 0 : std::sqrt(squared * (1 + 3 * kGamma) + floor);
       }
     }
-    const lanes all = once + twice + twice;
-    real sum = 0;
-    for (int64_t i = 0; i < kLanes; i++) sum += all[i];
-    return sum;
+  }
+
+  static bool is_zero(const T* x, int64_t count) {
+    return std::all_of(x, x + count, [](const T& element) { return Vector<T>::is_zero(element); });
+  }
+
+  // The sizes of a tile's positions, one for each of its pairs.
+  template <bool of_second>
+  static pairs sizes_at(const double* sizes, int64_t position, int64_t length) {
+    pairs found = {};
+    for (int64_t pair = 0; pair < kPairs; pair++) {
+      const int64_t at = position + (of_second ? second_of(pair) : first_of(pair));
+      found[pair] = at < length ? sizes[at] : 0;
+    }
+    return found;
+  }
+
+  // The sum over all pairs of two blocks, both ways round. Of a block with itself, it measures the positions first.
+  static Certified pairs_of(const Operand<T>& u, const Operand<T>& v, int64_t length, int64_t first, int64_t second,
+                            const Sizes& sizes) {
+    Block gram_u, gram_v;
+    multiply(u, length, first, second, gram_u);
+    multiply(v, length, first, second, gram_v);
+    if (first == second) {
+      measure(u, gram_u, length, first, sizes.u);
+      measure(v, gram_v, length, first, sizes.v);
+    }
+    const double terms = static_cast<double>(length) * length * std::numeric_limits<double>::epsilon();
+    pairs a[kTiles], b[kTiles];
+    for (int64_t j = 0; j < kTiles; j++) {
+      a[j] = sizes_at<true>(sizes.u, second + j * kTile, length);
+      b[j] = sizes_at<true>(sizes.v, second + j * kTile, length);
+    }
+    pairs value[2] = {}, error[2] = {};
+    for (int64_t i = 0; i < kTiles && first + i * kTile < length; i++) {
+      const pairs a_i = sizes_at<false>(sizes.u, first + i * kTile, length);
+      const pairs b_i = sizes_at<false>(sizes.v, first + i * kTile, length);
+      for (int64_t j = first == second ? i : 0; j < kTiles && second + j * kTile < length; j++) {
+        const bool twice = first != second || i != j;
+        const pairs of_u = gram_u.tiles[i][j], of_v = gram_v.tiles[i][j], term = of_u * of_v;
+        const pairs around_u = kGamma * (a_i * a[j]), around_v = kGamma * (b_i * b[j]);
+        value[twice] += term;
+        error[twice] += magnitude(of_u) * around_v + around_u * (magnitude(of_v) + around_v) + terms * magnitude(term);
+      }
+    }
+    return {sum_of(value[0] + 2 * value[1]), sum_of(error[0] + 2 * error[1])};
   }
 };
 
-// sizes: B, T, p, d, then the strides of u's samples and positions, and of v's.
+// sizes: B, T, p, d, then the strides of u's samples and positions, and of v's. found: [2, B], numbers and bounds.
 template <typename T>
-void ghost_norm_sq(const T* u, const T* v, typename Vector<T>::real* norms, const int64_t* sizes, int threads) {
+void ghost_norm_sq(const T* u, const T* v, double* found, const int64_t* sizes, int threads) {
   const int64_t samples = sizes[0], length = sizes[1], blocks = (length + kBlock - 1) / kBlock;
-  std::vector<typename Vector<T>::real> parts(samples * blocks);
-  // A core that has all blocks of a sample reads it once.
-  const int64_t chunk = samples < threads ? 1 : std::max<int64_t>(blocks, 1);
-#pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
-  for (int64_t task = 0; task < samples * blocks; task++) {
-    const int64_t b = task / blocks;
+  std::vector<double> of_positions(2 * samples * length);
+  std::vector<Certified> parts(samples * blocks);
+  const auto add = [&](int64_t b, int64_t first, int64_t second) {
     const Operand<T> of_u = {u + b * sizes[4], sizes[5], sizes[2]}, of_v = {v + b * sizes[6], sizes[7], sizes[3]};
-    parts[task] = GhostNorm<T>::pairs_of(of_u, of_v, length, task % blocks);
+    double* positions = of_positions.data() + 2 * b * length;
+    const Certified part =
+        GhostNorm<T>::pairs_of(of_u, of_v, length, first * kBlock, second * kBlock, {positions, positions + length});
+    Certified& sum = parts[b * blocks + second];
+    sum = {sum.value + part.value, sum.error + part.error};
+  };
+  const auto with_itself = [&](int64_t task) { add(task / blocks, task % blocks, task % blocks); };
+  const auto with_earlier = [&](int64_t task) {
+    for (int64_t first = 0; first < task % blocks; first++) add(task / blocks, first, task % blocks);
+  };
+  if (samples < threads) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (int64_t task = 0; task < samples * blocks; task++) with_itself(task);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (int64_t task = 0; task < samples * blocks; task++) with_earlier(task);
+  } else {
+    // A core that has all blocks of a sample reads it from memory once.
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (int64_t b = 0; b < samples; b++) {
+      for (int64_t task = b * blocks; task < (b + 1) * blocks; task++) with_itself(task);
+      for (int64_t task = b * blocks; task < (b + 1) * blocks; task++) with_earlier(task);
+    }
   }
   for (int64_t b = 0; b < samples; b++) {
-    norms[b] = 0;
-    for (int64_t block = 0; block < blocks; block++) norms[b] += parts[b * blocks + block];
+    Certified sum = {0, 0};
+    for (int64_t block = 0; block < blocks; block++) {
+      const Certified& part = parts[b * blocks + block];
+      sum = {sum.value + part.value, sum.error + part.error};
+    }
+    found[b] = sum.value;
+    found[samples + b] = sum.error;
   }
 }
 
@@ -221,15 +338,15 @@ void ghost_norm_sq(const T* u, const T* v, typename Vector<T>::real* norms, cons
 
 extern "C" {
 
-void ghost_norm_sq_float32(const float* u, const float* v, float* norms, const int64_t* sizes, int threads) {
-  ghost_norm_sq(u, v, norms, sizes, threads);
+void ghost_norm_sq_float32(const float* u, const float* v, double* found, const int64_t* sizes, int threads) {
+  ghost_norm_sq(u, v, found, sizes, threads);
 }
 
-void ghost_norm_sq_float64(const double* u, const double* v, double* norms, const int64_t* sizes, int threads) {
-  ghost_norm_sq(u, v, norms, sizes, threads);
+void ghost_norm_sq_float64(const double* u, const double* v, double* found, const int64_t* sizes, int threads) {
+  ghost_norm_sq(u, v, found, sizes, threads);
 }
 
-void ghost_norm_sq_bfloat16(const void* u, const void* v, float* norms, const int64_t* sizes, int threads) {
-  ghost_norm_sq(static_cast<const bfloat16*>(u), static_cast<const bfloat16*>(v), norms, sizes, threads);
+void ghost_norm_sq_bfloat16(const void* u, const void* v, double* found, const int64_t* sizes, int threads) {
+  ghost_norm_sq(static_cast<const bfloat16*>(u), static_cast<const bfloat16*>(v), found, sizes, threads);
 }
 }

@@ -34,6 +34,7 @@ from dpgraph.passes.pipeline import Rewriting, rewrite
 from dpgraph.provenance.lattice import Provenance, Refused, is_free
 from dpgraph.public_sizes import warn_of_means
 from dpgraph.torch_compat import compile_eager, compile_inductor, input_sources
+from dpgraph.unrounded import around_autograd
 from dpgraph.validate.check import GraphCheck
 from dpgraph.validate.draws import Draw, find_draws
 from dpgraph.validate.record import Validation
@@ -116,10 +117,16 @@ class Compiler:
             self.rewritings.append(rewriting)
             return rewriting.result
 
-        lower, draws = compile_eager, list[tuple[Draw, ...]]()
+        half = {i: x.dtype for i, x in enumerate(inputs) if isinstance(x, Tensor) and _is_half(x)}
+
+        def around(outputs: Sequence[Any]) -> list[Any]:
+            return around_autograd(outputs, half, found.probe)
+
+        lower, draws = partial(compile_eager, around=around), list[tuple[Draw, ...]]()
         if self.options.backend == "inductor":
             replayed = self.options.batch == "fixed"
-            lower = partial(compile_inductor, replayed=replayed, watch=lambda graph: draws.append(find_draws(graph)))
+            watch = partial(_note_draws, draws)
+            lower = partial(compile_inductor, around=around, replayed=replayed, watch=watch)
         compiled = lower(gm, differentiable, rewrite_joint, self.options.memory_budget)
         rewriting = self.rewritings[-1]
         placeholders = gm.graph.find_nodes(op="placeholder")
@@ -174,6 +181,14 @@ class Compiler:
             return [replaced.get(i, x) for i, x in enumerate(outputs)]
 
         return run
+
+
+def _is_half(x: Tensor) -> bool:
+    return x.is_floating_point() and torch.finfo(x.dtype).bits < torch.finfo(torch.float32).bits
+
+
+def _note_draws(found: list[tuple[Draw, ...]], graph: Graph) -> None:
+    found.append(find_draws(graph))
 
 
 def _without_padding(

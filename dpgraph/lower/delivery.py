@@ -17,7 +17,9 @@ from torch.autograd.function import BackwardCFunction
 from dpgraph.deliveries import Origin, first_nonzero, origin, record_of, undo
 from dpgraph.errors import ArgumentError, Place
 from dpgraph.lower.guard import Guard, refuse_foreign_hooks
+from dpgraph.sums import Sums
 from dpgraph.torch_compat import backward_under_way, will_accumulate
+from dpgraph.unrounded import found_unrounded
 
 __all__ = ["Delivery"]
 
@@ -29,19 +31,23 @@ class Delivery:
     Attributes:
         names: id of a parameter -> its name.
         probe: the call's probe, whose gradient are the norms.
+        num_samples: of the call.
+        sums: how much may be added up.
         guard: lives as long as a backward may still come.
         is_done: whether it came.
     """
 
     names: Mapping[int, str]
     probe: Tensor
+    num_samples: int
+    sums: Sums
     guard: Guard
     is_done: bool = False
 
     def through(self, inputs: Sequence[Any], places: Sequence[int]) -> list[Any]:
         """The inputs of a graph, in which those at `places` that require grad deliver when the backward comes."""
         chosen = [i for i in places if inputs[i].requires_grad]
-        aliases = _Deliver.apply(self, *(inputs[i] for i in chosen))  # type: ignore[no-untyped-call]
+        aliases = _Deliver.apply(self, chosen, *(inputs[i] for i in chosen))  # type: ignore[no-untyped-call]
         replaced = list(inputs)
         for i, alias in zip(chosen, aliases, strict=True):
             replaced[i] = alias
@@ -66,7 +72,11 @@ class Delivery:
         stealable = _alone_in_memory([g for _, g in trained])
         with torch.no_grad():
             for p, g in trained:
-                _add(p, g, steal=id(g) in stealable)
+                was_empty = p.grad is None
+                added = _add(p, g, steal=id(g) in stealable)
+                record_of(p).note_delivery(
+                    added, backward_under_way(), was_empty=was_empty, num_samples=self.num_samples, sums=self.sums
+                )
             for p, g in arrived:
                 if p is self.probe:
                     p.grad = g.detach()
@@ -124,9 +134,9 @@ class _Deliver(torch.autograd.Function):
     """Parameters on their way into a graph; their gradients on the way out."""
 
     @staticmethod
-    def forward(ctx: Any, delivery: Delivery, *given: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, delivery: Delivery, places: Sequence[int], *given: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.delivery, ctx.given = delivery, given
+        ctx.delivery, ctx.places, ctx.given = delivery, places, given
         return tuple(x.detach() for x in given)
 
     @staticmethod
@@ -141,16 +151,17 @@ class _Deliver(torch.autograd.Function):
             )
         delivery: Delivery = ctx.delivery
         given: tuple[Tensor, ...] = ctx.given
-        returned = list(gradients)
+        apart = found_unrounded(next((g for x, g in zip(given, gradients, strict=True) if x is delivery.probe), None))
+        returned = [apart.get(place, g) for place, g in zip(ctx.places, gradients, strict=True)]
         arrived: list[tuple[Tensor, Tensor]] = []
-        for i, (x, g, (node, _)) in enumerate(zip(given, gradients, ctx.next_functions, strict=True)):
+        for i, (x, g, (node, _)) in enumerate(zip(given, returned, ctx.next_functions, strict=True)):
             if g is None or getattr(node, "variable", None) is not x:
                 continue
             if x is delivery.probe or will_accumulate(node):
                 arrived.append((x, g))
                 returned[i] = None
         delivery.take(arrived)
-        return None, *returned
+        return None, None, *returned
 
 
 def _alone_in_memory(gradients: Sequence[Tensor]) -> set[int]:
@@ -164,9 +175,16 @@ def _alone_in_memory(gradients: Sequence[Tensor]) -> set[int]:
     }
 
 
-def _add(parameter: Tensor, gradient: Tensor, *, steal: bool) -> None:
-    """Add up, in the parameter's own layout, as autograd does; what has memory of its own is taken as it is."""
+def _add(parameter: Tensor, gradient: Tensor, *, steal: bool) -> Tensor:
+    """Add up, in the parameter's own layout, as autograd does; what has memory of its own is taken as it is.
+
+    A gradient more exact than its parameter stays so. Returns the sum.
+    """
     before = parameter.grad
+    if gradient.dtype != parameter.dtype:
+        parameter.grad_dtype = None  # any
+    if before is not None and before.dtype != gradient.dtype:
+        before = parameter.grad = before.to(gradient.dtype)
     if before is not None:
         before.add_(gradient)
     elif steal and (
@@ -174,6 +192,6 @@ def _add(parameter: Tensor, gradient: Tensor, *, steal: bool) -> None:
     ):
         parameter.grad = gradient.detach()
     else:
-        parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        parameter.grad = torch.empty_like(parameter, dtype=gradient.dtype).copy_(gradient)
     assert parameter.grad is not None
-    record_of(parameter).note_delivery(parameter.grad, backward_under_way(), was_empty=before is None)
+    return parameter.grad

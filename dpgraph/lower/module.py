@@ -22,6 +22,7 @@ from dpgraph.lower.own_class import class_like
 from dpgraph.lower.padding import refuse_sums, without_padding
 from dpgraph.lower.parameters import KnownParameters
 from dpgraph.lower.probed import LossFunction, check_losses, check_targets, make_probe, run_with_probe
+from dpgraph.lower.released import Released, SaysNorms
 from dpgraph.lower.reversible import ReversibleChange
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
@@ -36,7 +37,7 @@ __all__ = ["DPModule"]
 SHARED_REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
-class DPModule(nn.Module):
+class DPModule(SaysNorms, nn.Module):
     """A model whose backward leaves sums of clipped per-sample gradients in `p.grad`.
 
     It holds the very parameters, buffers and submodules of the model given, under the same names; other attributes
@@ -49,7 +50,8 @@ class DPModule(nn.Module):
     samples.
 
     Edge cases: an empty batch adds zero; a sample whose norm is not finite adds zero and is counted in
-    `num_nonfinite`; a batch of one is a batch, in which figures that samples meet in are returned as NaN.
+    `num_nonfinite`; one whose norm is an upper bound adds less than it could, and is counted in `num_cancelled`; a
+    batch of one is a batch, in which figures that samples meet in are returned as NaN.
     """
 
     def __new__(cls, model: nn.Module, *_: Any, loss_fn: LossFunction | None = None, **__: Any) -> "DPModule":
@@ -80,8 +82,7 @@ class DPModule(nn.Module):
         self._known = KnownParameters.of(model, mechanism.trained)
         self._known.look_up(model, self._guard)
         self._signature = inspect.signature(model.forward)
-        self._probe: Tensor | None = None
-        self._num_samples = 0
+        self._released: Released | None = None
         self._fixed_rows: int | None = None
         self._reported: tuple[Rewriting, Report] | None = None
         self._example: Arguments | None = None
@@ -121,30 +122,11 @@ class DPModule(nn.Module):
 
     @property
     def sensitivity(self) -> float:
-        """The largest norm of what one sample adds to the gradients of a call, over all trained parameters."""
-        return self._mechanism.sensitivity
+        """The largest norm of what one sample adds to the trained parameters' gradients, as they are computed.
 
-    @property
-    def grad_norms(self) -> Tensor:
-        """Norms [B] (or [B, K] for K groups) of the samples' gradients before clipping, of the last backward.
-
-        Raises:
-            ArgumentError: there was no backward yet.
+        R, and a little more for what is rounded; see docs/arithmetic.md.
         """
-        if self._probe is None or self._probe.grad is None:
-            raise ArgumentError(
-                "there are no norms yet",
-                why="norms are computed by the backward",
-                fix="call the module in grad mode and loss.backward() first",
-            )
-        norms = self._probe.grad[: self._num_samples]
-        return norms[:, 0] if self._mechanism.num_groups == 1 else norms
-
-    @property
-    def num_nonfinite(self) -> int:
-        """How many samples of the last backward had a norm that was not finite, and so a factor 0, in some group."""
-        finite = torch.isfinite(self.grad_norms)
-        return int((~(finite if finite.ndim == 1 else finite.all(1))).sum())
+        return self._mechanism.sensitivity
 
     @property
     def rewriting(self) -> Rewriting:
@@ -258,7 +240,7 @@ class DPModule(nn.Module):
         """What the private graph returns, without padding; None if torch did not run one."""
         probe, given = self._make_probe(call), call.arguments
         rows = tuple(x for x in given.leaves() if id(x) in call.dims)
-        delivery = Delivery(names, probe, self._guard)
+        delivery = Delivery(names, probe, call.num_samples, self._mechanism.sums, self._guard)
         axes = tuple(call.dims[id(x)] for x in rows)
         marked = [(probe, 0), *zip(rows, axes, strict=True)]
         tensors = name_tensors(self, self._loss_fn, self._attributes, call, probe, names)
@@ -279,16 +261,16 @@ class DPModule(nn.Module):
     def _measure(self) -> int:
         """Bytes at the peak of a step like the newest capture's; norms of the last backward are kept."""
         assert self._example is not None, "a graph was captured outside a call"
-        before = self._probe, self._num_samples
+        before = self._released
         peak = measure_one_step(self, self._example)
-        self._probe, self._num_samples = before
+        self._released = before
         return peak
 
     def _make_probe(self, call: BatchedCall) -> Tensor:
         """The probe of a call, whose gradient will be the norms."""
         like = next(p for name, p in self.named_parameters() if name in self._known.trained)
-        self._probe, self._num_samples = make_probe(call, self._mechanism, like), call.num_samples
-        return self._probe
+        self._released = Released(make_probe(call, self._mechanism, like), call.num_samples)
+        return self._released.probe
 
 
 def _make_module(

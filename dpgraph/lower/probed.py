@@ -29,8 +29,8 @@ def run_with_probe(
 ) -> tuple[Any, Tensor]:
     """What the model returns, or the loss if it belongs into the graph, and the probe.
 
-    The probe [B, K] ties all batch axes to one size, carries each sample's loss scale in, and its gradient slot carries
-    the norms out. Its own output is there to make autograd ask for that gradient; nobody uses it.
+    The probe [B, 2, K] ties all batch axes to one size, carries each sample's loss scale in, and its gradient slot
+    carries the norms out. Its own output is there to make autograd ask for that gradient; nobody uses it.
     """
     begin_capture()
     for x, axis in zip(rows, axes, strict=True):
@@ -42,7 +42,9 @@ def run_with_probe(
 
 
 def make_probe(call: BatchedCall, mechanism: Mechanism, like: Tensor) -> Tensor:
-    """Loss scales [B, K]: 1, or B to undo a mean, and 0 for rows of padding.
+    """Loss scales [B, 2, K]: 1, or B to undo a mean, and 0 for rows of padding.
+
+    Its gradient has as many numbers: the norms, and the shares of their squares that rounding may have taken.
 
     Args:
         call: to which it belongs.
@@ -51,7 +53,7 @@ def make_probe(call: BatchedCall, mechanism: Mechanism, like: Tensor) -> Tensor:
     """
     scale = float(call.num_samples) if mechanism.loss_reduction == "mean" else 1.0
     dtype = torch.promote_types(like.dtype, torch.float32)
-    probe = torch.zeros(call.num_rows, mechanism.num_groups, dtype=dtype, device=like.device)
+    probe = torch.zeros(call.num_rows, 2, mechanism.num_groups, dtype=dtype, device=like.device)
     probe[: call.num_samples] = scale
     return probe.requires_grad_()
 

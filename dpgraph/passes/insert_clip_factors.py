@@ -12,6 +12,7 @@ from dpgraph.capture.place import find_place
 from dpgraph.clipping import ClippingFunction
 from dpgraph.errors import ArgumentError
 from dpgraph.graphs.splice import splice
+from dpgraph.passes.insert_norms import Norm
 from dpgraph.provenance.rows import find_mixing
 from dpgraph.torch_compat import OpOverload, computed_once, trace
 
@@ -19,18 +20,20 @@ __all__ = ["insert_clip_factors"]
 
 
 def insert_clip_factors(
-    joint: JointGraph, norms: Sequence[str], clipping: ClippingFunction, max_norm: float
+    joint: JointGraph, norms: Sequence[Norm], clipping: ClippingFunction, max_norm: float, unit: float
 ) -> tuple[JointGraph, tuple[str, ...]]:
-    """Add the weights [B] for each group: clip factor times loss scale, 0 where the norm is not finite.
+    """Add the weights [B] for each group: clip factor times loss scale, 0 where it or the norm is not finite.
 
     A group's weights wait for no other group's norms, unless the clipping function compares them. Also lets the norms
-    leave the graph: they become the gradient [B, K] of the probe.
+    leave the graph, with the shares of error in their squares: they become the gradient [B, 2, K] of the probe. What
+    has no factor has an infinite norm there.
 
     Args:
         joint: the graph with the norms.
-        norms: names of their nodes [B], one for each group.
+        norms: their nodes, one for each group.
         clipping: the clipping function.
         max_norm: R, for each group.
+        unit: what the weights are divided by, so that they are ordinary numbers whatever R is.
 
     Returns:
         The new graph, and the names of the nodes of the weights, one for each group.
@@ -40,10 +43,10 @@ def insert_clip_factors(
             by itself.
     """
     new = joint.copy()
-    nodes, probe = [new.nodes[name] for name in norms], new.nodes[joint.probe]
-    scales = probe.meta["val"]
+    nodes, probe = [new.nodes[norm] for norm, _ in norms], new.nodes[joint.probe]
+    shares, scales = [new.nodes[share] for _, share in norms], probe.meta["val"]
     with scales.fake_mode:
-        factor = trace(lambda norms: clipping.factor(norms, max_norm), [scales.to(nodes[0].meta["val"].dtype)])
+        factor = trace(lambda norms: clipping.factor(norms, max_norm), [scales[:, 0].to(nodes[0].meta["val"].dtype)])
     if factor.graph.find_nodes(op="get_attr"):
         raise ArgumentError(
             f"the clipping function {type(clipping).__name__} computes with a tensor of its own",
@@ -53,17 +56,34 @@ def insert_clip_factors(
     _check_rows(clipping, factor, joint.batch_symbol)
     columns = list(range(len(nodes)))
     weights: list[str] = []
+    released: list[Node] = []
     for together in [[k] for k in columns] if _is_elementwise(factor.graph) else [columns]:
 
         def weigh(scales: Tensor, *norms: Tensor, together: list[int] = together) -> list[Tensor]:
             table = torch.stack(norms, 1)
-            found = factor(table) * scales[:, together[0] : together[-1] + 1].to(table.dtype)
-            return [computed_once(w) for w in torch.where(torch.isfinite(table), found, 0).unbind(1)]
+            found = factor(table) * scales[:, 0, together[0] : together[-1] + 1].to(table.dtype)
+            found = found if unit == 1 else found / unit
+            usable = torch.isfinite(table) & _is_usable(found)
+            weights = [computed_once(w) for w in torch.where(usable, found, 0).unbind(1)]
+            return [*weights, *torch.where(usable | ~torch.isfinite(table), table, torch.inf).unbind(1)]
 
-        weights += [x.name for x in splice(new.graph, weigh, [probe, *(nodes[k] for k in together)])]
-    (released,) = splice(new.graph, lambda *norms: torch.stack(norms, 1).to(scales.dtype, copy=True), nodes)
-    new.set_outputs({joint.probe_gradient: released})
+        made = splice(new.graph, weigh, [probe, *(nodes[k] for k in together)])
+        weights += [x.name for x in made[: len(together)]]
+        released += made[len(together) :]
+
+    def release(*columns: Tensor) -> Tensor:
+        norms, shares = columns[: len(nodes)], columns[len(nodes) :]
+        return torch.stack([torch.stack(norms, 1), torch.stack(shares, 1)], 1).to(scales.dtype)
+
+    (gradient,) = splice(new.graph, release, [*released, *shares])
+    new.set_outputs({joint.probe_gradient: gradient})
     return new, tuple(weights)
+
+
+def _is_usable(weight: Tensor) -> Tensor:
+    """Whether a weight is 0 or an ordinary number: subnormal ones are too coarse to bound anything."""
+    info = torch.finfo(weight.dtype)
+    return (weight == 0) | ((weight >= info.tiny) & (weight <= info.max))
 
 
 def _check_rows(clipping: ClippingFunction, factor: GraphModule, batch: sympy.Symbol) -> None:

@@ -7,46 +7,52 @@ from torch import Tensor
 from torch.fx import Node
 
 from dpgraph.capture.joint import JointGraph
+from dpgraph.gradients.certified import Certified, added_up, clipping_norm, share_of_error
 from dpgraph.gradients.forms import norm_sq_terms
 from dpgraph.graphs.splice import splice
 from dpgraph.sites.gradient import PerSampleGradient
 
-__all__ = ["insert_norms"]
+__all__ = ["Norm", "insert_norms"]
+
+Norm = tuple[str, str]
+"""Names of the nodes of a norm [B], and of the error of its square as a share of that [B]."""
 
 
 def insert_norms(
     joint: JointGraph, gradients: Mapping[str, PerSampleGradient], group_of: Mapping[str, int], num_groups: int
-) -> tuple[JointGraph, tuple[str, ...]]:
+) -> tuple[JointGraph, tuple[Norm, ...]]:
     """Add the norms [B] of the samples' gradients over the parameters of each of the K groups.
 
-    Each is scaled by the sample's loss scale, which the probe [B, K] carries: 1 for a sum over the samples, the
-    number of samples for a mean, 0 for a row that is padding.
+    The true norm exceeds what is added by at most `certified.SHARE` of it. Each is scaled by the sample's loss scale,
+    which the probe [B, 2, K] carries: 1 for a sum over the samples, the number of samples for a mean, 0 for a row that
+    is padding.
 
     Returns:
-        The new graph, and the names of the nodes of the norms, one for each group.
+        The new graph, and the nodes of the norms, one for each group.
     """
     new = joint.copy()
     probe = new.nodes[joint.probe]
     terms: list[list[Node]] = [[] for _ in range(num_groups)]
+    dtype = probe.meta["val"].dtype
     for parameter, gradient in gradients.items():
+        operands = [new.nodes[name] for name in gradient.operands]
+        found = [x.meta["val"].dtype for x in operands if x.meta["val"].is_floating_point()]
+        dtype = torch.float64 if torch.float64 in found else dtype
 
         def squared(*values: Tensor, gradient: PerSampleGradient = gradient) -> list[Tensor]:
-            return norm_sq_terms(gradient(values))
+            return [x for term in norm_sq_terms(gradient(values)) for x in (term.value, term.error)]
 
-        terms[group_of[parameter]] += splice(new.graph, squared, [new.nodes[name] for name in gradient.operands])
-    dtypes = [term.meta["val"].dtype for own in terms for term in own] or [probe.meta["val"].dtype]
-    dtype = max(dtypes, key=lambda d: torch.finfo(d).bits)
+        terms[group_of[parameter]] += splice(new.graph, squared, operands)
     norms = []
     for k, own in enumerate(terms):
 
-        def norm(scales: Tensor, *own: Tensor, k: int = k) -> Tensor:
-            """sqrt of the sum of squares; a rounding error below 0 is 0, and NaN stays NaN."""
-            scale = scales[:, k].to(dtype)
+        def norm(scales: Tensor, *own: Tensor, k: int = k) -> list[Tensor]:
+            scale = scales[:, 0, k].to(dtype)
             if not own:
-                return scale * 0
-            # Stacked, and not added one by one: a fused chain of additions would put every term off to the last one.
-            return torch.stack([t.to(dtype) for t in own]).sum(0).clamp_min(0).sqrt() * scale
+                return [scale * 0, scale * 0]
+            total = added_up([Certified(*pair) for pair in zip(own[::2], own[1::2], strict=True)])
+            return [clipping_norm(total).to(dtype) * scale, share_of_error(total).to(dtype)]
 
-        (inserted,) = splice(new.graph, norm, [probe, *own])
-        norms.append(inserted.name)
+        of_norm, of_share = splice(new.graph, norm, [probe, *own])
+        norms.append((of_norm.name, of_share.name))
     return new, tuple(norms)

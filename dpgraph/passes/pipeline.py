@@ -13,6 +13,7 @@ from dpgraph.passes.bound_offsets import bound_offsets
 from dpgraph.passes.copy_bases_of_writes import copy_bases_of_writes
 from dpgraph.passes.copy_written_inputs import copy_written_inputs
 from dpgraph.passes.guard_matrices import guard_matrices
+from dpgraph.passes.hold_operands import hold_operands
 from dpgraph.passes.insert_clip_factors import insert_clip_factors
 from dpgraph.passes.insert_materialised import insert_materialised
 from dpgraph.passes.insert_norms import insert_norms
@@ -93,9 +94,13 @@ def rewrite(
     with_gradients, gradients = insert_per_sample_gradients(bounded, functions)
     chosen = plan_materialised(gradients, options) if plan is None else plan(gradients)
     with_materialised, gradients = insert_materialised(with_gradients, gradients, chosen)
-    with_norms, norms = insert_norms(with_materialised, gradients, group_of, mechanism.num_groups)
-    with_factors, weights = insert_clip_factors(with_norms, norms, mechanism.clipping, mechanism.max_group_norm)
-    with_sums = insert_weighted_sums(with_factors, gradients, group_of, weights)
+    with_held = with_materialised
+    if options.backend == "inductor":
+        with_held, gradients = hold_operands(with_materialised, gradients)
+    with_norms, norms = insert_norms(with_held, gradients, group_of, mechanism.num_groups)
+    clipping, max_norm, unit = mechanism.clipping, mechanism.max_group_norm, mechanism.unit
+    with_factors, weights = insert_clip_factors(with_norms, norms, clipping, max_norm, unit)
+    with_sums = insert_weighted_sums(with_factors, gradients, group_of, weights, unit)
     with_shared_sizes = share_sizes(with_sums)
     pruned = prune(with_shared_sizes, trained)
     with_copied_inputs = copy_written_inputs(pruned)
@@ -107,6 +112,7 @@ def rewrite(
         "bound_offsets": bounded,
         "insert_per_sample_gradients": with_gradients,
         "insert_materialised": with_materialised,
+        "hold_operands": with_held,
         "insert_norms": with_norms,
         "insert_clip_factors": with_factors,
         "insert_weighted_sums": with_sums,
@@ -122,7 +128,7 @@ def rewrite(
         sites,
         MappingProxyType(forms),
         tuple(_returned(bounded, provenance)),
-        norms,
+        tuple(norm for norm, _ in norms),
         find_assumptions(bounded, provenance, trained),
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from dpgraph.deliveries import Origin, first_nonzero, is_guarded, origin, pending
+from dpgraph.deliveries import Origin, first_nonzero, is_guarded, origin, pending, record_of
 from dpgraph.errors import ArgumentError, Place
 
 __all__ = ["are_private", "check_gradients", "named_parameters", "repeats"]
@@ -45,6 +45,8 @@ def check_gradients(parameters: Named, *, only_delivered: bool) -> None:
     for name, p in parameters:
         _check_parameter(name, p)
         where = origin(p)
+        if where is Origin.DELIVERED:
+            _check_sums(name, p)
         if where is Origin.STALE:
             raise _stale(name)
         if where is Origin.REWRITTEN or (where is Origin.FOREIGN and only_delivered):
@@ -76,6 +78,19 @@ def _check_parameter(name: str, parameter: nn.Parameter) -> None:
             place=Place(parameter=name),
             why="the optimizer would step with it as it is, without clipping or noise",
             fix="set its grad to None, or give the optimizer the trained parameters alone",
+        )
+
+
+def _check_sums(name: str, parameter: nn.Parameter) -> None:
+    record = record_of(parameter)
+    sums = record.sums
+    if record.num_samples > sums.max_samples or record.num_parts > sums.max_parts:
+        raise ArgumentError(
+            f"more was added up than the sensitivity covers: {sums.max_samples} samples in {sums.max_parts} backwards",
+            place=Place(parameter=name),
+            why="the larger a sum, the more rounding moves it when one sample comes or goes, and noise must hide that",
+            fix="give dp_compile the largest numbers there can be between two steps, public ones, as max_samples= and "
+            "max_parts=; and zero_grad() what was added up for another purpose",
         )
 
 

@@ -23,7 +23,7 @@ from dpgraph.torch_compat.engine import backward_under_way, will_accumulate
 from dpgraph.torch_compat.kernel_choice import chooses_kernel
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
 from dpgraph.torch_compat.native import compile_native
-from dpgraph.torch_compat.once import computed_once
+from dpgraph.torch_compat.once import computed_once, held_in_backward
 from dpgraph.torch_compat.own_memory import in_own_memory
 from dpgraph.torch_compat.replay import (
     INDUCTOR_RANDINT,
@@ -102,6 +102,7 @@ __all__ = [
     "find_packets",
     "find_tracer",
     "free_unbacked_symbols",
+    "held_in_backward",
     "hooked_inputs",
     "in_own_memory",
     "input_sources",

@@ -43,6 +43,7 @@ def compile_fx_with_writes_returned(
     *,
     config_patches: Mapping[str, Any],
     decompositions: Callable[[], dict[Any, Any]],
+    around: Callable[[Sequence[Any]], list[Any]],
 ) -> Compiled:
     """Compile what Dynamo captured for training.
 
@@ -51,6 +52,7 @@ def compile_fx_with_writes_returned(
         inputs: its inputs, fake.
         config_patches: settings of Inductor, for the joint graph and for both halves, whenever those are compiled.
         decompositions: what the joint graph is traced with. Named in a module, as a cache's key needs it.
+        around: what becomes of the backward's outputs before autograd has them.
     """
     with settings.patch(dict(config_patches)), _as_compile_fx_does(inputs) as arguments:
         if "get_decomp_fn" in steps._CompileFxKwargs.__annotations__:  # not in torch 2.11
@@ -74,7 +76,8 @@ def compile_fx_with_writes_returned(
         def compile_backward(half: GraphModule, half_inputs: Sequence[Any]) -> Any:
             key = f"{torch.compiler.config.cache_key_tag}{keep_what_is_saved_twice(half)}"
             with torch.compiler.config.patch(cache_key_tag=key):  # type: ignore[attr-defined]
-                return steps.compile_fx_backward(half, half_inputs, compiler_config_extra=extra, inner_compile=inner)
+                run = steps.compile_fx_backward(half, half_inputs, compiler_config_extra=extra, inner_compile=inner)
+            return _boxed(lambda args: around(run(args)))
 
         backend = aot_autograd(
             fw_compiler=compile_forward,
@@ -85,6 +88,12 @@ def compile_fx_with_writes_returned(
         )
         compiled: Compiled = backend(gm, inputs)
     return compiled
+
+
+def _boxed(run: Callable[[list[Any]], Any]) -> Compiled:
+    """A function that AOTAutograd gives its inputs as one list, which it may empty."""
+    run._boxed_call = True  # type: ignore[attr-defined]
+    return run
 
 
 def _make_extra(gm: GraphModule) -> Any:

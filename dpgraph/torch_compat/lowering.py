@@ -42,6 +42,7 @@ __all__ = [
 Compiled = Callable[..., Any]
 Rewrite = Callable[[GraphModule, Sequence[Any]], Graph]
 Watch = Callable[[Graph], None]
+Around = Callable[[Sequence[Any]], list[Any]]
 
 
 def partition(
@@ -111,23 +112,36 @@ def _placeholder_values(module: GraphModule) -> list[Any]:
     return [node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")]
 
 
-def compile_eager(gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memory_budget: float) -> Compiled:
-    """Rewrite the joint graph of `gm`, partition it and run both halves op by op."""
+def compile_eager(
+    gm: GraphModule, inputs: Sequence[Any], rewrite: Rewrite, memory_budget: float, *, around: Around
+) -> Compiled:
+    """Rewrite the joint graph of `gm`, partition it and run both halves op by op; see `compile_inductor`."""
 
     def rewrite_and_partition(joint: GraphModule, joint_inputs: Sequence[Any], **kwargs: Any) -> Any:
         rewritten = GraphModule(joint, rewrite(joint, joint_inputs))
         return partition(rewritten, joint_inputs, memory_budget=memory_budget, **kwargs)
 
-    def run_as_is(half: GraphModule, _: Sequence[Any]) -> Compiled:
-        return make_boxed_func(half.forward)
+    def run_forward(half: GraphModule, _: Sequence[Any]) -> Compiled:
+        return make_boxed_func(_for_any_strides(half).forward)
+
+    def run_backward(half: GraphModule, _: Sequence[Any]) -> Compiled:
+        run = _for_any_strides(half)
+        return make_boxed_func(lambda *args: around(run.forward(*args)))
 
     backend = aot_autograd(
-        fw_compiler=run_as_is,
-        bw_compiler=run_as_is,
+        fw_compiler=run_forward,
+        bw_compiler=run_backward,
         partition_fn=rewrite_and_partition,
         decompositions=decompositions(),
     )
     return backend(gm, inputs)
+
+
+def _for_any_strides(half: GraphModule) -> GraphModule:
+    """The same, where fake values have other strides than the real ones, as some in half precision do."""
+    view_to_reshape(half)
+    half.recompile()
+    return half
 
 
 def compile_inductor(
@@ -136,6 +150,7 @@ def compile_inductor(
     rewrite: Rewrite,
     memory_budget: float,
     *,
+    around: Around,
     replayed: bool = False,
     watch: Watch | None = None,
 ) -> Compiled:
@@ -146,6 +161,7 @@ def compile_inductor(
         inputs: its inputs, fake.
         rewrite: from the joint graph to the one to run.
         memory_budget: share of the activations that the partitioner may save.
+        around: what becomes of the backward's outputs before autograd has them.
         replayed: on a GPU, record each size as a CUDA graph and replay that.
         watch: is shown the joint graph as Inductor's passes over it have left it.
     """
@@ -159,7 +175,9 @@ def compile_inductor(
     # Only what comes after the rewriting may be had from a cache: the caller needs the provenance that it finds.
     settings = {"activation_memory_budget": max(memory_budget, LEAST_BUDGET), "enable_autograd_cache": False}
     with torch._functorch.config.patch(settings):
-        return compile_fx_with_writes_returned(gm, list(inputs), config_patches=patches, decompositions=decompositions)
+        return compile_fx_with_writes_returned(
+            gm, list(inputs), config_patches=patches, decompositions=decompositions, around=around
+        )
 
 
 class _RewriteInPlace(CustomGraphPass):

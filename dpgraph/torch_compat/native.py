@@ -11,7 +11,7 @@ __all__ = ["compile_native"]
 log = logging.getLogger(__name__)
 
 # Inductor wants the same bits as op by op, and forbids to multiply and add at once.
-FLAGS = ("-ffp-contract=fast",)
+FLAGS = ("-ffp-contract=fast", "-fno-unsafe-math-optimizations", "-fno-finite-math-only")
 
 
 def compile_native(source: str) -> ctypes.CDLL | None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from dpgraph.capture.joint import Parameter
+from dpgraph.unrounded import found_unrounded
 from dpgraph.validate.interface import Interface
 from dpgraph.validate.samples import Captured, copy_memory
 
@@ -64,9 +65,10 @@ def run_compiled(
             list(weighed.values()),
             allow_unused=True,
         )
+    gradients = dict(zip(leaves, found, strict=True))
     return Observed(
         outputs={i: x.detach() for i, x in outputs.items()},
-        gradients=dict(zip(leaves, found, strict=True)),
+        gradients={**gradients, **found_unrounded(gradients[captured.probe])},
         after_forward=after_forward,
         after_backward={i: given[i].detach() for i in own},
         tangents=tangents,

@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dpgraph.gradients.certified import added_up
 from dpgraph.gradients.convolved import Convolved, Geometry
 from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.forms import Form, norm_sq_terms, weighted_sum
 from dpgraph.gradients.outer import Outer
 from dpgraph.gradients.rows import Rows
 from dpgraph.torch_compat import FakeTensorMode
+from tests.gradients.certify import assert_certified
 from tests.gradients.draws import BATCHES, EXACT, SIZES, randn
 
 
@@ -50,7 +52,8 @@ def num_samples(form: Form) -> int:
 @given(forms())
 def test_norm_is_that_of_the_materialised(several: list[Form]) -> None:
     for form in several:
-        torch.testing.assert_close(form.norm_sq(), form.materialise().flatten(1).pow(2).sum(1), **EXACT)
+        assert_certified(form.norm_sq(), form.materialise().flatten(1).pow(2).sum(1), rtol=EXACT["rtol"])
+        assert (form.size() >= form.materialise().flatten(1).norm(dim=1) * (1 - 1e-12)).all()
 
 
 @given(forms())
@@ -58,7 +61,7 @@ def test_dot_is_that_of_the_materialised(several: list[Form]) -> None:
     for a in several:
         for b in several:
             expected = (a.materialise() * b.materialise()).flatten(1).sum(1)
-            torch.testing.assert_close(a.dot(b), expected, **EXACT)
+            assert_certified(a.dot(b), expected, rtol=EXACT["rtol"])
 
 
 @given(forms())
@@ -72,7 +75,8 @@ def test_weighted_sum_is_that_of_the_materialised(several: list[Form]) -> None:
 def test_a_gradient_is_the_sum_of_its_forms(several: list[Form]) -> None:
     total = sum((form.materialise() for form in several), start=torch.zeros((), dtype=torch.float64))
     w = torch.rand(len(total), dtype=torch.float64)
-    torch.testing.assert_close(sum(norm_sq_terms(tuple(several))), total.flatten(1).pow(2).sum(1), **EXACT)
+    found = added_up(norm_sq_terms(tuple(several)))
+    assert_certified(found, total.flatten(1).pow(2).sum(1), rtol=EXACT["rtol"])
     torch.testing.assert_close(weighted_sum(tuple(several), w), torch.tensordot(w, total, 1), **EXACT)
 
 
@@ -93,8 +97,8 @@ def test_a_sample_of_weight_zero_adds_exactly_nothing(poison: float) -> None:
         for tensor in vars_of(form):
             tensor[1] = poison
         assert torch.equal(form.weighted_sum(w), expected)
-        assert not torch.isfinite(form.norm_sq()[1])
-        assert torch.isfinite(form.norm_sq()[[0, 2]]).all()
+        assert not torch.isfinite(form.norm_sq().value[1])
+        assert torch.isfinite(form.norm_sq().value[[0, 2]]).all()
 
 
 def convolved(groups: int) -> Convolved:
@@ -107,7 +111,7 @@ def convolved(groups: int) -> Convolved:
 def test_a_convolution_without_groups_has_a_ghost_norm(groups: int, products: type[Form]) -> None:
     form = convolved(groups)
     assert isinstance(form.products(), products)
-    torch.testing.assert_close(form.products().norm_sq(), form.materialise().square().sum((1, 2, 3)))
+    assert_certified(form.products().norm_sq(), form.materialise().square().sum((1, 2, 3)))
 
 
 def transformed(geometry: Geometry, batch: int = 4) -> Convolved:
@@ -166,12 +170,12 @@ def vars_of(form: Form) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_norms_are_float32_or_better(dtype: torch.dtype) -> None:
+def test_norms_are_added_up_in_float64(dtype: torch.dtype) -> None:
     index = torch.zeros(2, 600, dtype=torch.int64)
     for form in (
         Dense(torch.full((2, 600, 4), 8.0, dtype=dtype)),
         Outer(torch.full((2, 600, 2), 8.0, dtype=dtype), torch.full((2, 600, 2), 8.0, dtype=dtype)),
         Rows(index, torch.full((2, 600, 2), 8.0, dtype=dtype), 3),
     ):
-        assert form.norm_sq().dtype == torch.float32
-        assert torch.isfinite(form.norm_sq()).all()
+        assert form.norm_sq().value.dtype == form.norm_sq().error.dtype == torch.float64
+        assert torch.isfinite(form.norm_sq().value).all()

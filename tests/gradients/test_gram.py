@@ -5,6 +5,7 @@ import torch
 
 from dpgraph.gradients.gram import SMALLEST_BLOCK, gram_dot, gram_norm_sq
 from dpgraph.gradients.outer import Outer
+from tests.gradients.certify import assert_certified
 from tests.gradients.largest import LargestResult
 
 LONG = 2 * SMALLEST_BLOCK
@@ -26,15 +27,14 @@ def test_positions_may_lie_in_memory_in_any_order():
     torch.manual_seed(0)
     u = torch.randn(3, 4, LONG, dtype=torch.float64).mT
     v = torch.randn(LONG, 5, 3, dtype=torch.float64).permute(2, 0, 1)
-    torch.testing.assert_close(Outer(u, v).norm_sq(), (u.mT @ v).square().sum((1, 2)))
+    assert_certified(Outer(u, v).norm_sq(), (u.mT @ v).square().sum((1, 2)), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_added_up_in_float32(dtype):
+def test_half_precision_is_added_up_in_float64(dtype):
     ones = torch.full((2, LONG, 4), 30.0, dtype=dtype)
     found = gram_norm_sq(ones, ones)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, torch.full((2,), (LONG * 900.0) ** 2 * 16))
+    torch.testing.assert_close(found, torch.full((2,), (LONG * 900.0) ** 2 * 16, dtype=torch.float64))
 
 
 def test_no_square_of_a_long_sequence_is_held():

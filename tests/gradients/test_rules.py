@@ -21,6 +21,7 @@ from dpgraph.gradients.outer import Outer
 from dpgraph.gradients.registry import PerSampleTensor
 from dpgraph.gradients.rows import Rows
 from dpgraph.gradients.rules import GRADIENT_RULES, LINEAR_RULES
+from tests.gradients.certify import assert_certified
 from tests.gradients.draws import BATCHES, EXACT, SIZES, randn
 
 aten = torch.ops.aten
@@ -134,8 +135,9 @@ def test_gradient_rules_are_the_op_on_each_sample(batch: int, t: int, p: int, d:
         for form in [form for form in found if form is not None and form.materialise().dtype == torch.float64]:
             w = torch.rand(stacks[0].stack.shape[0], dtype=torch.float64)
             torch.testing.assert_close(form.weighted_sum(w), torch.tensordot(w, form.materialise(), 1), **EXACT)
-            torch.testing.assert_close(form.norm_sq(), form.materialise()[..., None].flatten(1).pow(2).sum(1), **EXACT)
-            torch.testing.assert_close(form.dot(form), form.norm_sq(), **EXACT)
+            norm_sq = form.materialise()[..., None].flatten(1).pow(2).sum(1)
+            assert_certified(form.norm_sq(), norm_sq, rtol=EXACT["rtol"])
+            assert_certified(form.dot(form), norm_sq, rtol=EXACT["rtol"])
 
 
 def test_what_gradient_rules_leave_to_the_fallback() -> None:

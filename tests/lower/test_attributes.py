@@ -8,7 +8,7 @@ from dpgraph import dp_compile
 from tests.programs.exact import EAGER, INDUCTOR
 
 # As this module's own attributes are called.
-OWN = ("_example", "_probe", "_known", "_num_samples", "_held", "_compiler")
+OWN = ("_example", "_released", "_known", "_held", "_compiler")
 
 
 class Scaled(nn.Module):

@@ -134,7 +134,7 @@ def test_what_is_frozen_after_a_first_call_failed_is_not_trained_in_silence():
 
 
 def test_a_first_call_that_is_interrupted():
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     model = Picky()

@@ -76,7 +76,7 @@ def test_what_autograd_holds_after_a_forward_is_what_is_reported(mode, backend):
     batch = architecture.batch(4)
     module = dp_compile(architecture.build(torch.float32), mode, options=CompileOptions(backend=backend))
     outputs = module(**batch.inputs)
-    inputs = (*batch.inputs.values(), module._probe)
+    inputs = (*batch.inputs.values(), module._released.probe)
     alive = {storage_of(x) for x in (*module.parameters(), *module.buffers(), *inputs)}
     saved = outputs.logits.grad_fn.saved_tensors
     held = {storage_of(x): x.untyped_storage().nbytes() for x in saved if storage_of(x) not in alive}

@@ -1,0 +1,1 @@
+"""The bound in the arithmetic that runs."""
