@@ -3,13 +3,11 @@
     python -m tools.norm_errors                                       all cases, by the default plan and by ghost norms
     python -m tools.norm_errors gpt2-t128 --samples 20 --dtype bfloat16 --out errors.json
 
-Needs what tools/run_example installs. Nothing is trained: each sample has one forward and one backward. `minilm` is
-all-MiniLM-L6-v2 with a random head on 10,605 sentences and their labels, those near neutral too, else as in
-examples/movie_reviews. `gpt2-t32` and `gpt2-t128` are GPT-2 (124 million parameters, tied embedding, dropout as
-configured) at random weights, on blocks of T tokens of these sentences, with the next tokens' losses summed.
-
-An error is the proved bound on that of a square, as a share of the square. A sample is cancelled where it is above
-twice `certified.SHARE`: there an upper bound of the norm clips.
+Needs what tools/run_example installs, and trains nothing. `minilm` is all-MiniLM-L6-v2 with a random head on 10,605
+sentences and their labels, those near neutral too, else as in examples/movie_reviews. `gpt2-t32` and `gpt2-t128` are
+GPT-2 (124 million parameters, tied embedding, dropout as configured) at random weights, on blocks of T tokens of these
+sentences, with the next tokens' losses summed. An error is a proved bound; where it is above twice `certified.SHARE`,
+the sample is cancelled: an upper bound of its norm clips.
 """
 
 import json
@@ -41,10 +39,8 @@ Precision = Literal["float32", "bfloat16", "float64"]
 
 SEED = 0
 HEAD_SCALE = 0.02
-LONGEST_SENTENCE = 512
 QUANTILES = {"median": 0.5, "99%": 0.99, "99.9%": 0.999, "max": 1.0}
-# Powers of two: 1e-8 lies above the first, and the threshold is one of them.
-EXPONENTS = range(-27, 1)
+SMALLEST, LARGEST = 2.0**-27, 1.0
 BAR = 60
 NUM_WORST = 5
 
@@ -66,7 +62,7 @@ class Found:
 
     Attributes:
         quantiles: of the errors, by name.
-        histogram: how many errors are in [2^k, 2^(k + 1)), by k; the first and last have what lies beyond, too.
+        histogram: how many errors are in [2^k, 2^(k + 1)), by k; -27 and 0 have what lies beyond, too.
         worst: number in the data, norm and error of the samples with the largest errors.
         forms: how many terms of per-sample gradients there are of each kind.
     """
@@ -107,7 +103,7 @@ def draw_sentences(sentences: reviews.Sentences) -> tuple[Tensor, ...]:
 
 def draw_blocks(sentences: reviews.Sentences, length: int) -> tuple[Tensor, ...]:
     """Blocks of T tokens of all sentences, one after the other: [N, T] as inputs, and again as targets."""
-    encoded = encode(sentences, LONGEST_SENTENCE)
+    encoded = encode(sentences, num_tokens=512)
     stream = encoded.ids[encoded.mask.bool()]
     blocks = stream[: len(stream) // length * length].unflatten(0, (-1, length))
     return blocks, blocks.clone()
@@ -144,13 +140,12 @@ def measure(name: str, strategy: str, dtype: str, sentences: reviews.Sentences, 
         num_nonfinite += module.num_nonfinite
         module.zero_grad(set_to_none=True)
     norm, error = torch.cat(norms), torch.cat(errors)
-    edges = torch.tensor([2.0**k for k in EXPONENTS[1:]], dtype=error.dtype)
-    filled = torch.bucketize(error, edges, right=True).bincount(minlength=len(EXPONENTS)).tolist()
+    exponents = error.nan_to_num(LARGEST).clamp(SMALLEST, LARGEST).log2().floor().int()
     worst = error.argsort(descending=True)[:NUM_WORST].tolist()
     return Found(
         *(name, strategy, dtype, len(error), num_cancelled, num_nonfinite),
         {key: error.quantile(q, interpolation="higher").item() for key, q in QUANTILES.items()},
-        dict(zip(EXPONENTS, filled, strict=True)),
+        dict(sorted(Counter(exponents.tolist()).items())),
         tuple((int(order[i]), norm[i].item(), error[i].item()) for i in worst),
         dict(Counter(kind for kinds in module.rewriting.forms.values() for kind in kinds)),
         time.perf_counter() - start,
@@ -163,25 +158,21 @@ def show(found: Sequence[Found], console: Console) -> None:
     for column in ("plan", "samples", *QUANTILES, "cancelled", "not finite", "seconds", "forms"):
         table.add_column(column, justify="left" if column in ("plan", "forms") else "right")
     for one in found:
-        counts = (f"{one.num_cancelled:,}", f"{one.num_nonfinite:,}", f"{one.seconds:.0f}")
+        counts = (f"{x:,}" for x in (one.num_cancelled, one.num_nonfinite, round(one.seconds)))
         forms = ", ".join(f"{number} {kind}" for kind, number in one.forms.items())
         quantiles = (f"{x:.2e}" for x in one.quantiles.values())
         table.add_row(one.strategy, f"{one.num_samples:,}", *quantiles, *counts, forms)
     console.print(table)
+    threshold = round(math.log2(2 * SHARE))
     for one in found:
         console.print(f"{one.case}, {one.strategy}: samples with errors from this power of two to the next")
-        _show_histogram(one, console)
+        for k in range(min(one.histogram), max(threshold, *one.histogram) + 1):
+            if k == threshold:
+                console.print(f"  ---- 2 SHARE = {2 * SHARE:.2e}: from here on the upper bound clips ----")
+            number = one.histogram.get(k, 0)
+            console.print(f"  {2.0**k:.1e} {number:>7,} {'#' * math.ceil(BAR * number / one.num_samples)}")
         worst = (f"sample {i}: norm {norm:.2e}, error {error:.2e}" for i, norm, error in one.worst)
-        console.print(f"  largest: {'; '.join(worst)}\n")
-
-
-def _show_histogram(found: Found, console: Console) -> None:
-    threshold, filled = round(math.log2(2 * SHARE)), [k for k, number in found.histogram.items() if number]
-    for k in range(min(filled), max(threshold, *filled) + 1):
-        if k == threshold:
-            console.print(f"  ---- 2 SHARE = {2 * SHARE:.2e}: from here on the upper bound clips ----")
-        number = found.histogram[k]
-        console.print(f"  {2.0**k:.1e} {number:>7,} {'#' * math.ceil(BAR * number / found.num_samples)}")
+        console.print(f"  largest: {'; '.join(worst)}\n", soft_wrap=True)
 
 
 def main(
@@ -189,14 +180,12 @@ def main(
     plan: Annotated[list[str], typer.Option(help="Strategies for norms.")] = ["auto", "ghost"],  # noqa: B006
     samples: Annotated[int | None, typer.Option(min=1, help="The most samples of a case, in place of its own.")] = None,
     dtype: Annotated[Precision, typer.Option(help="Of parameters.")] = "float32",
-    threads: Annotated[int, typer.Option(min=1, help="Threads of torch's kernels.")] = 1,
     cache: Annotated[Path, typer.Option(help="Folder for the downloaded sentences.")] = Path(".cache"),
     out: Annotated[Path | None, typer.Option(help="File for the JSON.")] = None,
 ) -> None:
     """Measure, and print tables and a line of JSON."""
     if unknown := set(cases or ()) - set(CASES):
         raise typer.BadParameter(f"unknown: {', '.join(unknown)}")
-    torch.set_num_threads(threads)
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     console, sentences = Console(width=150, highlight=False), load_all_sentences(cache)

@@ -38,6 +38,7 @@ from tools.bench.record import Environment, Ratio, Record, Result, Status, ratio
 
 __all__ = ["Compared", "Request", "compare", "show"]
 
+Steps = Mapping[str, Callable[[], None]]
 WORKER = "worker"
 START = f"import runpy, sys; runpy.run_path(sys.argv[1], run_name={WORKER!r})"
 CPU = torch.device("cpu")
@@ -48,11 +49,8 @@ class Request:
     """What both processes are asked for, in plain words: the classes of the two trees may differ.
 
     Attributes:
-        model: a name in WORKLOADS.
         changes: sizes in place of the model's own.
-        variants: names.
         rounds: that count.
-        threads: of torch's kernels.
     """
 
     model: str
@@ -129,7 +127,7 @@ def serve(channel: Connection) -> None:
 
 
 def take_turns(
-    channel: Connection, steps: Mapping[str, Callable[[], None]], rounds: int, steps_of_a_turn: int, device: torch.device
+    channel: Connection, steps: Steps, rounds: int, steps_of_a_turn: int, device: torch.device
 ) -> dict[str, tuple[float, ...]]:
     """In place of `time_in_turns`, whose single turn it takes of whom the parent names, until that names no one."""
     channel.send(list(steps))
@@ -158,14 +156,7 @@ def compare(request: Request, trees: Sequence[Path], caches: Sequence[Path]) -> 
             if isinstance(heard[number], list):
                 worker.channel.send("")
                 heard[number] = worker.hear()
-    return [Record.from_json(str(found)) for found in heard]
-
-
-def compared(pair: int, this: Record, other: Record) -> Iterator[Compared]:
-    """The variants of two records of the same model."""
-    [here], [there] = this.workloads, other.workloads
-    for mine, its in zip(here.results, there.results, strict=True):
-        yield Compared(here.name, here.sizes, pair, mine, its)
+    return [Record.from_json(str(text)) for text in heard]
 
 
 def show(found: Sequence[Compared], environments: Sequence[Environment], console: Console) -> None:
@@ -173,19 +164,19 @@ def show(found: Sequence[Compared], environments: Sequence[Environment], console
     this, other = environments
     console.print(f"{this.device}, {this.threads} threads, commit {this.commit or '?'} against {other.commit or '?'}")
     table = Table(title="seconds of a step: this tree against the other")
-    for column in ("model", "T", "B", "variant", "pair", "this ms", "other ms", "this / other", "quartiles", "of minima"):
+    for column in ("model", "variant", "T", "B", "pair", "this ms", "other ms", "this / other", "quartiles"):
         table.add_column(column, justify="left" if column in ("model", "variant") else "right", no_wrap=True)
     for one in found:
-        sizes, name = one.sizes, one.this.variant
-        for tree, result in (("this", one.this), ("other", one.other)):
+        name, length, results = one.this.variant, one.sizes.length, {"this": one.this, "other": one.other}
+        for tree, result in results.items():
             if result.status is not Status.timed:
                 reason = f"{result.status.value}: {result.reason}"
-                console.print(f"{one.model}, T={sizes.length}, {name}, {tree} tree: {reason}", markup=False)
+                console.print(f"{one.model}, T={length}, {name}, {tree} tree: {reason}", markup=False)
         if times := one.ratio:
-            medians = [f"{1e3 * result.quartiles[1]:.1f}" for result in (one.this, one.other)]
+            numbers = map(str, (length, one.sizes.batch, one.pair))
+            medians = (f"{1e3 * result.quartiles[1]:.1f}" for result in results.values())
             spread = f"{times.low:.3f} to {times.high:.3f}"
-            cells = [*medians, f"{times.median:.3f}", spread, f"{times.of_minima:.3f}"]
-            table.add_row(one.model, str(sizes.length), str(sizes.batch), name, str(one.pair), *cells)
+            table.add_row(one.model, name, *numbers, *medians, f"{times.median:.3f}", spread)
     console.print(table)
 
 
@@ -199,12 +190,6 @@ def sizes_of(lengths: str, own: Sizes) -> list[dict[str, int]]:
     pairs = [text.partition(":") for text in lengths.split(",") if text]
     kept = own.batch * own.length
     return [{"length": int(T), "batch": int(B) if B else max(2, kept // int(T))} for T, _, B in pairs] or [{}]
-
-
-def _chosen(text: str, known: Sequence[str]) -> list[str]:
-    if unknown := [name for name in text.split(",") if name not in known]:
-        raise typer.BadParameter(f"unknown: {', '.join(unknown)}; choose from {', '.join(known)}")
-    return text.split(",")
 
 
 def main(
@@ -221,13 +206,15 @@ def main(
     """Compare the models in turns, print a table, and write the JSON."""
     console = Console(width=max(Console().width, 140), highlight=False)
     trees = [Path(__file__).resolve().parents[2], other_tree.resolve()]
-    names, found, environments = _chosen(variants, run.VARIANTS), list[Compared](), list[Environment]()
-    depth = {"layers": layers} if layers else {}
+    names, depth = variants.split(","), {"layers": layers} if layers else {}
+    if unknown := [*({*names} - {*run.VARIANTS}), *({*models.split(",")} - {*WORKLOADS})]:
+        raise typer.BadParameter(f"unknown: {', '.join(unknown)}; --help has those to choose from")
     asked = [
         Request(model, changes | depth, names, rounds, threads)
-        for model in _chosen(models, list(WORKLOADS))
+        for model in models.split(",")
         for changes in sizes_of(lengths, WORKLOADS[model].sizes)
     ]
+    found: list[Compared] = []
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         caches = [Path(folder) / "this", Path(folder) / "other"]
@@ -235,11 +222,13 @@ def main(
             for pair in range(pairs):
                 console.print(f"measuring {request.model} {request.changes or ''}, pair {pair}")
                 this, other = compare(request, trees, caches)
-                found += compared(pair, this, other)
-                environments = [this.environment, other.environment]
-                written = {"trees": [str(tree) for tree in trees], "environments": [asdict(e) for e in environments]}
-                lines = [asdict(one) | {"ratio": asdict(one.ratio) if one.ratio else None} for one in found]
-                out.write_text(json.dumps(written | {"rounds": rounds, "compared": lines}, indent=1) + "\n", "utf-8")
+                [here], [there] = this.workloads, other.workloads
+                both = zip(here.results, there.results, strict=True)
+                found += [Compared(here.name, here.sizes, pair, *results) for results in both]
+                environments = this.environment, other.environment
+                lines = [asdict(one) | {"ratio": one.ratio and asdict(one.ratio)} for one in found]
+                written = {"trees": [*map(str, trees)], "environments": [*map(asdict, environments)], "compared": lines}
+                out.write_text(json.dumps(written, indent=1) + "\n", "utf-8")
     show(found, environments, console)
     console.print(f"wrote {out}", soft_wrap=True)
 
