@@ -37,12 +37,8 @@ from examples.movie_reviews.training import Settings
 
 Precision = Literal["float32", "bfloat16", "float64"]
 
-SEED = 0
 HEAD_SCALE = 0.02
 QUANTILES = {"median": 0.5, "99%": 0.99, "99.9%": 0.999, "max": 1.0}
-SMALLEST, LARGEST = 2.0**-27, 1.0
-BAR = 60
-NUM_WORST = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +57,7 @@ class Found:
     """What was measured of a case.
 
     Attributes:
+        counts: of samples, of which the module says that many are cancelled and that many not finite.
         quantiles: of the errors, by name.
         histogram: how many errors are in [2^k, 2^(k + 1)), by k; -27 and 0 have what lies beyond, too.
         worst: number in the data, norm and error of the samples with the largest errors.
@@ -70,9 +67,7 @@ class Found:
     case: str
     strategy: str
     dtype: str
-    num_samples: int
-    num_cancelled: int
-    num_nonfinite: int
+    counts: dict[str, int]
     quantiles: dict[str, float]
     histogram: dict[int, int]
     worst: tuple[tuple[int, float, float], ...]
@@ -125,25 +120,25 @@ def measure(name: str, strategy: str, dtype: str, sentences: reviews.Sentences, 
     """Run every sample once, in random order."""
     case, start = CASES[name], time.perf_counter()
     torch._dynamo.reset()
-    torch.manual_seed(SEED)
+    torch.manual_seed(0)
     options = CompileOptions(norm_strategy=strategy)  # type: ignore[arg-type]
     module = dp_compile(case.make().to(getattr(torch, dtype)), "full", loss_fn=case.loss, options=options)
     data = case.draw(sentences)
     order = torch.randperm(len(data[0]))[: most or case.most]
-    norms, errors, num_cancelled, num_nonfinite = [], [], 0, 0
+    norms, errors, counts = [], [], {"samples": len(order), "cancelled": 0, "not finite": 0}
     for indices in track(order.split(case.batch), f"{name}, {strategy}"):
         *inputs, targets = (x[indices] for x in data)
         module(*inputs, targets=(targets,)).sum().backward()
         norms.append(module.grad_norms.double())
         errors.append(module.norm_errors.double())
-        num_cancelled += module.num_cancelled
-        num_nonfinite += module.num_nonfinite
+        counts["cancelled"] += module.num_cancelled
+        counts["not finite"] += module.num_nonfinite
         module.zero_grad(set_to_none=True)
     norm, error = torch.cat(norms), torch.cat(errors)
-    exponents = error.nan_to_num(LARGEST).clamp(SMALLEST, LARGEST).log2().floor().int()
-    worst = error.argsort(descending=True)[:NUM_WORST].tolist()
+    exponents = error.nan_to_num(1.0).clamp(2.0**-27, 1.0).log2().floor().int()
+    worst = error.argsort(descending=True)[:5].tolist()
     return Found(
-        *(name, strategy, dtype, len(error), num_cancelled, num_nonfinite),
+        *(name, strategy, dtype, counts),
         {key: error.quantile(q, interpolation="higher").item() for key, q in QUANTILES.items()},
         dict(sorted(Counter(exponents.tolist()).items())),
         tuple((int(order[i]), norm[i].item(), error[i].item()) for i in worst),
@@ -155,13 +150,12 @@ def measure(name: str, strategy: str, dtype: str, sentences: reviews.Sentences, 
 def show(found: Sequence[Found], console: Console) -> None:
     """Print the figures of one case, and a histogram for each strategy."""
     table = Table(title=f"{found[0].case}, {found[0].dtype}: error of the square as a share of it")
-    for column in ("plan", "samples", *QUANTILES, "cancelled", "not finite", "seconds", "forms"):
+    for column in ("plan", *found[0].counts, *QUANTILES, "seconds", "forms"):
         table.add_column(column, justify="left" if column in ("plan", "forms") else "right")
     for one in found:
-        counts = (f"{x:,}" for x in (one.num_cancelled, one.num_nonfinite, round(one.seconds)))
+        figures = *(f"{x:,}" for x in one.counts.values()), *(f"{x:.2e}" for x in one.quantiles.values())
         forms = ", ".join(f"{number} {kind}" for kind, number in one.forms.items())
-        quantiles = (f"{x:.2e}" for x in one.quantiles.values())
-        table.add_row(one.strategy, f"{one.num_samples:,}", *quantiles, *counts, forms)
+        table.add_row(one.strategy, *figures, f"{one.seconds:.0f}", forms)
     console.print(table)
     threshold = round(math.log2(2 * SHARE))
     for one in found:
@@ -170,7 +164,7 @@ def show(found: Sequence[Found], console: Console) -> None:
             if k == threshold:
                 console.print(f"  ---- 2 SHARE = {2 * SHARE:.2e}: from here on the upper bound clips ----")
             number = one.histogram.get(k, 0)
-            console.print(f"  {2.0**k:.1e} {number:>7,} {'#' * math.ceil(BAR * number / one.num_samples)}")
+            console.print(f"  {2.0**k:.1e} {number:>7,} {'#' * math.ceil(60 * number / sum(one.histogram.values()))}")
         worst = (f"sample {i}: norm {norm:.2e}, error {error:.2e}" for i, norm, error in one.worst)
         console.print(f"  largest: {'; '.join(worst)}\n", soft_wrap=True)
 

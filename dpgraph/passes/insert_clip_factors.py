@@ -12,7 +12,6 @@ from dpgraph.capture.place import find_place
 from dpgraph.clipping import ClippingFunction
 from dpgraph.errors import ArgumentError
 from dpgraph.graphs.splice import splice
-from dpgraph.passes.insert_norms import Norm
 from dpgraph.provenance.rows import find_mixing
 from dpgraph.torch_compat import OpOverload, computed_once, trace
 
@@ -20,7 +19,14 @@ __all__ = ["insert_clip_factors"]
 
 
 def insert_clip_factors(
-    joint: JointGraph, norms: Sequence[Norm], clipping: ClippingFunction, max_norm: float, unit: float
+    joint: JointGraph,
+    norms: Sequence[str],
+    shares: Sequence[str],
+    clipping: ClippingFunction,
+    max_norm: float,
+    *,
+    unit: float,
+    weighed: torch.dtype,
 ) -> tuple[JointGraph, tuple[str, ...]]:
     """Add the weights [B] for each group: clip factor times loss scale, 0 where it or the norm is not finite.
 
@@ -30,10 +36,12 @@ def insert_clip_factors(
 
     Args:
         joint: the graph with the norms.
-        norms: their nodes, one for each group.
+        norms: names of their nodes [B], one for each group.
+        shares: names of the nodes of the errors of their squares.
         clipping: the clipping function.
         max_norm: R, for each group.
         unit: what the weights are divided by, so that they are ordinary numbers whatever R is.
+        weighed: the least exact dtype in which something is multiplied by a weight.
 
     Returns:
         The new graph, and the names of the nodes of the weights, one for each group.
@@ -43,8 +51,8 @@ def insert_clip_factors(
             by itself.
     """
     new = joint.copy()
-    nodes, probe = [new.nodes[norm] for norm, _ in norms], new.nodes[joint.probe]
-    shares, scales = [new.nodes[share] for _, share in norms], probe.meta["val"]
+    nodes, probe = [new.nodes[name] for name in norms], new.nodes[joint.probe]
+    scales = probe.meta["val"]
     with scales.fake_mode:
         factor = trace(lambda norms: clipping.factor(norms, max_norm), [scales[:, 0].to(nodes[0].meta["val"].dtype)])
     if factor.graph.find_nodes(op="get_attr"):
@@ -61,9 +69,10 @@ def insert_clip_factors(
 
         def weigh(scales: Tensor, *norms: Tensor, together: list[int] = together) -> list[Tensor]:
             table = torch.stack(norms, 1)
-            found = factor(table) * scales[:, 0, together[0] : together[-1] + 1].to(table.dtype)
+            factors = factor(table)
+            found = factors * scales[:, 0, together[0] : together[-1] + 1].to(table.dtype)
             found = found if unit == 1 else found / unit
-            usable = torch.isfinite(table) & _is_usable(found)
+            usable = torch.isfinite(table) & _is_usable(factors, table.dtype) & _is_usable(found, weighed)
             weights = [computed_once(w) for w in torch.where(usable, found, 0).unbind(1)]
             return [*weights, *torch.where(usable | ~torch.isfinite(table), table, torch.inf).unbind(1)]
 
@@ -75,14 +84,14 @@ def insert_clip_factors(
         norms, shares = columns[: len(nodes)], columns[len(nodes) :]
         return torch.stack([torch.stack(norms, 1), torch.stack(shares, 1)], 1).to(scales.dtype)
 
-    (gradient,) = splice(new.graph, release, [*released, *shares])
+    (gradient,) = splice(new.graph, release, [*released, *(new.nodes[name] for name in shares)])
     new.set_outputs({joint.probe_gradient: gradient})
     return new, tuple(weights)
 
 
-def _is_usable(weight: Tensor) -> Tensor:
-    """Whether a weight is 0 or an ordinary number: subnormal ones are too coarse to bound anything."""
-    info = torch.finfo(weight.dtype)
+def _is_usable(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Whether a weight is 0 or an ordinary number of a dtype: subnormal ones are too coarse to bound anything."""
+    info = torch.finfo(dtype)
     return (weight == 0) | ((weight >= info.tiny) & (weight <= info.max))
 
 

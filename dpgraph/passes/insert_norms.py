@@ -12,15 +12,12 @@ from dpgraph.gradients.forms import norm_sq_terms
 from dpgraph.graphs.splice import splice
 from dpgraph.sites.gradient import PerSampleGradient
 
-__all__ = ["Norm", "insert_norms"]
-
-Norm = tuple[str, str]
-"""Names of the nodes of a norm [B], and of the error of its square as a share of that [B]."""
+__all__ = ["insert_norms"]
 
 
 def insert_norms(
     joint: JointGraph, gradients: Mapping[str, PerSampleGradient], group_of: Mapping[str, int], num_groups: int
-) -> tuple[JointGraph, tuple[Norm, ...]]:
+) -> tuple[JointGraph, tuple[str, ...], tuple[str, ...]]:
     """Add the norms [B] of the samples' gradients over the parameters of each of the K groups.
 
     The true norm exceeds what is added by at most `certified.SHARE` of it. Each is scaled by the sample's loss scale,
@@ -28,7 +25,8 @@ def insert_norms(
     is padding.
 
     Returns:
-        The new graph, and the nodes of the norms, one for each group.
+        The new graph, and the names of two nodes [B] for each group: of the norms, and of the errors of their squares
+        as shares of those.
     """
     new = joint.copy()
     probe = new.nodes[joint.probe]
@@ -43,7 +41,7 @@ def insert_norms(
             return [x for term in norm_sq_terms(gradient(values)) for x in (term.value, term.error)]
 
         terms[group_of[parameter]] += splice(new.graph, squared, operands)
-    norms = []
+    norms, shares = [], []
     for k, own in enumerate(terms):
 
         def norm(scales: Tensor, *own: Tensor, k: int = k) -> list[Tensor]:
@@ -54,5 +52,6 @@ def insert_norms(
             return [clipping_norm(total).to(dtype) * scale, share_of_error(total).to(dtype)]
 
         of_norm, of_share = splice(new.graph, norm, [probe, *own])
-        norms.append((of_norm.name, of_share.name))
-    return new, tuple(norms)
+        norms.append(of_norm.name)
+        shares.append(of_share.name)
+    return new, tuple(norms), tuple(shares)

@@ -4,9 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import torch
 from torch.fx import Graph, Node
 
 from dpgraph.capture.joint import JointGraph
+from dpgraph.gradients.forms import tensors_of
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.bound_offsets import bound_offsets
@@ -30,6 +32,7 @@ from dpgraph.provenance.lattice import Provenance, Shared
 from dpgraph.provenance.registry import Results
 from dpgraph.sites.evaluate import SiteFunction
 from dpgraph.sites.find import Site, find_sites
+from dpgraph.sites.gradient import PerSampleGradient
 
 __all__ = ["Rewriting", "rewrite"]
 
@@ -97,9 +100,11 @@ def rewrite(
     with_held = with_materialised
     if options.backend == "inductor":
         with_held, gradients = hold_operands(with_materialised, gradients)
-    with_norms, norms = insert_norms(with_held, gradients, group_of, mechanism.num_groups)
+    with_norms, norms, shares = insert_norms(with_held, gradients, group_of, mechanism.num_groups)
     clipping, max_norm, unit = mechanism.clipping, mechanism.max_group_norm, mechanism.unit
-    with_factors, weights = insert_clip_factors(with_norms, norms, clipping, max_norm, unit)
+    with_factors, weights = insert_clip_factors(
+        with_norms, norms, shares, clipping, max_norm, unit=unit, weighed=_least_exact(gradients)
+    )
     with_sums = insert_weighted_sums(with_factors, gradients, group_of, weights, unit)
     with_shared_sizes = share_sizes(with_sums)
     pruned = prune(with_shared_sizes, trained)
@@ -128,9 +133,15 @@ def rewrite(
         sites,
         MappingProxyType(forms),
         tuple(_returned(bounded, provenance)),
-        tuple(norm for norm, _ in norms),
+        norms,
         find_assumptions(bounded, provenance, trained),
     )
+
+
+def _least_exact(gradients: Mapping[str, PerSampleGradient]) -> torch.dtype:
+    """The dtype of the operands that are weighed and added up with the fewest digits."""
+    tensors = [x for gradient in gradients.values() for x in tensors_of(gradient.forms) if x.is_floating_point()]
+    return torch.float64 if all(x.dtype == torch.float64 for x in tensors) else torch.float32
 
 
 def _returned(captured: JointGraph, provenance: Mapping[Node, Results]) -> Iterator[Provenance]:

@@ -28,7 +28,8 @@ CLAIM = (
     "In each graph, the gradient of every trained parameter is a sum over the samples of terms that depend on one "
     "sample each and on nothing of the others: not on their values, not on how many there are, nor on a sample's place "
     "among them. Nothing that depends on samples is written into a buffer, or assigned to what outlives the call. Each "
-    "term is weighted so that all parameters' terms of one sample together have a norm of at most `sensitivity`."
+    "term is weighted so that all parameters' terms of one sample together have a norm of at most `sensitivity`, as "
+    "they are computed and rounded (docs/arithmetic.md)."
 )
 
 
@@ -159,7 +160,9 @@ def _assumptions(mechanism: Mechanism, loss_inside: bool) -> tuple[str, ...]:
     )
     return (
         loss,
-        "the rows of all calls between two optimizer steps are different samples, drawn as the accountant is told",
+        "the rows of all calls between two optimizer steps are different samples, drawn as the accountant is told, and "
+        f"at most {mechanism.sums.max_samples} in {mechanism.sums.max_parts} backwards",
+        "matrix products are not in TF32, which rounds what is weighted to 11 bits",
         "noise is added to the gradients before anything else reads them; norms, outputs and losses are not released",
         "what is in `p.grad` when the optimizer steps came from one backward of each call and from nothing else; the "
         "noise of dpgraph.privacy sees what autograd adds, and not what other code writes there",

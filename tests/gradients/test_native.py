@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -102,3 +103,42 @@ def test_what_does_not_compile_is_said_and_not_used(monkeypatch, caplog):
     assert "does not compile" in caplog.text
     monkeypatch.setattr(native, "_library", lambda: library)
     assert not native_serves(torch.empty(0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [2, 5, 16, 33, 70])
+def test_it_bounds_what_cancels(dtype, length):
+    """Nearly equal rows, of sizes that fall off, with opposite gradients: errors are bounded, and not by much more."""
+    torch.manual_seed(length)
+    sizes = 10.0 ** -(torch.arange(length) % 5)
+    sign = (1.0 - 2 * (torch.arange(length) % 2))[:, None]
+    for base in (1.0, 1e2, 1e4):
+        u = ((base * torch.randn(2, 1, 60) + torch.randn(2, length, 60)) * sizes[:, None]).to(dtype)
+        v = ((torch.randn(2, 1, 20) + torch.randn(2, length, 20) / base) * sign).to(dtype)
+        true = torch.tensor(exact_norm_sq(u, v))
+        value, error = native_norm_sq(u, v)
+        assert ((value - true).abs() <= error).all()
+        reach = (u.double().norm(dim=2) * v.double().norm(dim=2)).sum(1).square()
+        eps = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+        assert (error <= 200 * eps * reach).all()
+
+
+def exact_norm_sq(u: torch.Tensor, v: torch.Tensor) -> list[float]:
+    """|sum_t u_t v_t^T|^2, with more digits than float64 has."""
+    u, v = (x.double().numpy().astype(np.longdouble) for x in (u, v))
+    return [float(np.square(np.einsum("tp,td->pd", of_u, of_v)).sum()) for of_u, of_v in zip(u, v, strict=True)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_of_zeros_nothing_is_uncertain(dtype):
+    u, v = torch.randn(2, 9, 5).to(dtype), torch.randn(2, 9, 7).to(dtype)
+    u[0] *= -0.0
+    value, error = native_norm_sq(u, v)
+    assert value[0] == error[0] == 0
+    assert value[1] > 0
+
+
+def test_squares_that_underflow_are_bounded():
+    u, v = 1e-30 * torch.randn(1, 4, 5), 1e30 * torch.randn(1, 4, 7)
+    value, error = native_norm_sq(u, v)
+    assert (torch.tensor(exact_norm_sq(u, v)) <= value + error).all()

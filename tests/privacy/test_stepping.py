@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dpgraph import ArgumentError, dp_compile
+from dpgraph import ArgumentError, CompileOptions, dp_compile
 from dpgraph.privacy import add_noise_on_step
 from tests.lower.delivering import build, clipped, loss, rows
 from tests.programs.exact import EAGER
@@ -275,3 +275,47 @@ def test_after_a_step_that_failed_new_gradients_get_new_noise():
     loss(q(rows(5))).backward()
     check_step(model, optimizer, before, expected)
     assert noise.num_steps == 2
+
+
+@pytest.mark.parametrize(("num_parts", "num_rows"), [(1, 9), (5, 1)])
+def test_more_is_added_up_than_the_sensitivity_covers(num_parts, num_rows):
+    model = nn.Linear(4, 3)
+    q = dp_compile(model, "full", max_samples=8, max_parts=4, options=EAGER)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    noise = noise_on(optimizer)
+    for _ in range(num_parts):
+        q(torch.randn(num_rows, 4)).sum().backward()
+    assert "max_samples" in str(refused(model, optimizer, "more was added up than the sensitivity covers: 8 samples"))
+    optimizer.zero_grad()
+    for _ in range(3):
+        for _ in range(4):
+            q(torch.randn(2, 4)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+    assert noise.num_steps == 3
+
+
+@pytest.mark.parametrize("name", ["max_samples", "max_parts"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "8"])
+def test_how_much_is_added_up_is_a_count(name, value):
+    with pytest.raises(ArgumentError, match=name):
+        dp_compile(nn.Linear(4, 3), "full", options=EAGER, **{name: value})
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_half_precision_is_rounded_after_the_noise(backend, kind, set_to_none):
+    model = nn.Linear(4, 3).bfloat16()
+    q = dp_compile(model, "full", options=CompileOptions(backend=backend))
+    optimizer = kind(model.parameters(), lr=1e-2)
+    noise_on(optimizer)
+    for _ in range(2):
+        for _ in range(2):
+            q(torch.randn(5, 4).bfloat16()).float().sum().backward()
+            assert all(p.grad.dtype == torch.float32 for p in model.parameters())
+        exact = [p.grad.clone() for p in model.parameters()]
+        optimizer.step()
+        for p, g in zip(model.parameters(), exact, strict=True):
+            assert torch.equal(p.grad, g.bfloat16())
+        optimizer.zero_grad(set_to_none=set_to_none)

@@ -1,14 +1,13 @@
 """A training step of this tree's dpgraph against that of another checkout: `python -m tools.bench.against OTHER_TREE`.
 
-    git worktree add /tmp/before HEAD~1
     python -m tools.bench.against /tmp/before                                 gpt2-t128, dp-full and plain-full
-    python -m tools.bench.against /tmp/before --models gpt2-t128 --lengths 32:16,128,512 --rounds 15
+    python -m tools.bench.against /tmp/before --models gpt2-t128 --lengths 32:16,128,512 --rounds 15 --pairs 2
     python -m tools.bench.against .                                           what a ratio says of no change at all
 
 Each tree has a process of its own, with Inductor's caches of its own, in which the bench of that tree makes the model,
 checks the gradients and takes the steps; this file alone is run in both. One of them works at a time: this, other,
-other, this. Ordinary training, "plain-full", has nothing of dpgraph, and its ratio is what the machine is good for.
-Two processes that run the same can differ by more than their quartiles; --pairs takes new ones. Writes a JSON.
+other, this. Ordinary training, "plain-full", has nothing of dpgraph: how far its ratio is from 1 is what this machine
+cannot tell. Where memory happens to lie differs from process to process, and --pairs takes new ones. Writes a JSON.
 """
 
 import json
@@ -39,19 +38,12 @@ from tools.bench.record import Environment, Ratio, Record, Result, Status, ratio
 __all__ = ["Compared", "Request", "compare", "show"]
 
 Steps = Mapping[str, Callable[[], None]]
-WORKER = "worker"
-START = f"import runpy, sys; runpy.run_path(sys.argv[1], run_name={WORKER!r})"
-CPU = torch.device("cpu")
+START = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='worker')"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What both processes are asked for, in plain words: the classes of the two trees may differ.
-
-    Attributes:
-        changes: sizes in place of the model's own.
-        rounds: that count.
-    """
+    """What both processes are asked for, in plain words: the trees' classes may differ; changes are of its sizes."""
 
     model: str
     changes: Mapping[str, int]
@@ -76,38 +68,20 @@ class Compared:
         return ratio(self.this, self.other) if self.this.seconds and self.other.seconds else None
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """A process that takes steps with the dpgraph of a tree, and its end of a pipe."""
-
-    tree: Path
-    channel: Connection
-
-    def hear(self) -> list[str] | str:
-        """Its next message: the variants that may take steps, or a record, which is its last."""
-        try:
-            message: list[str] | str = self.channel.recv()
-        except EOFError as error:
-            raise RuntimeError(f"the process of {self.tree} ended without a result; its own error is above") from error
-        return message
-
-
 @contextmanager
-def working(tree: Path, cache: Path) -> Iterator[Worker]:
-    """Start a process that imports from a tree, and writes nothing into it."""
+def working(tree: Path, cache: Path) -> Iterator[Connection]:
+    """A pipe to a new process, which imports from the tree and writes nothing into it."""
     ours, theirs = Pipe()
     path = os.pathsep.join(filter(None, (str(tree), os.environ.get("PYTHONPATH"))))
     own = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "TORCHINDUCTOR_CACHE_DIR": str(cache)}
     command = [sys.executable, "-c", START, str(Path(__file__).resolve()), str(theirs.fileno())]
-    with subprocess.Popen(command, cwd=tree, env={**os.environ, **own}, pass_fds=[theirs.fileno()]) as process:
+    with ours, subprocess.Popen(command, cwd=tree, env={**os.environ, **own}, pass_fds=[theirs.fileno()]) as process:
         theirs.close()
         try:
-            yield Worker(tree, ours)
+            yield ours
         except BaseException:
             process.terminate()
             raise
-        finally:
-            ours.close()
 
 
 def serve(channel: Connection) -> None:
@@ -122,8 +96,10 @@ def serve(channel: Connection) -> None:
     workload = WORKLOADS[request.model].resized(**request.changes)
     with patch.object(run, "time_in_turns", partial(take_turns, channel)):
         found = run.run_workload(workload, request.variants, settings)
-    environment = Environment.current(CPU, settings.dtype, request.threads)
-    channel.send(Record(environment, request.rounds, 1, 0, (found,)).to_json())
+    if not any(result.status is Status.timed for result in found.results):
+        take_turns(channel, {}, request.rounds, 1, settings.device)
+    environment = Environment.current(settings.device, settings.dtype, request.threads)
+    channel.send([Record(environment, request.rounds, 1, 0, (found,)).to_json()])
 
 
 def take_turns(
@@ -144,52 +120,56 @@ def compare(request: Request, trees: Sequence[Path], caches: Sequence[Path]) -> 
     with ExitStack() as stack:
         workers = [stack.enter_context(working(*place)) for place in zip(trees, caches, strict=True)]
         for worker in workers:
-            worker.channel.send(asdict(request))
-        heard = [worker.hear() for worker in workers]
-        ready = [name for name in request.variants if all(isinstance(found, list) and name in found for found in heard)]
+            worker.send(asdict(request))
+        ready = [hear(worker) for worker in workers]
         for turn in range(measure.WARM_UP_ROUNDS + request.rounds):
-            for name in ready:
+            for name in (name for name in request.variants if all(name in names for names in ready)):
                 for worker in workers if turn % 2 == 0 else reversed(workers):
-                    worker.channel.send(name)
-                    worker.hear()
-        for number, worker in enumerate(workers):
-            if isinstance(heard[number], list):
-                worker.channel.send("")
-                heard[number] = worker.hear()
-    return [Record.from_json(str(text)) for text in heard]
+                    worker.send(name)
+                    hear(worker)
+        for worker in workers:
+            worker.send("")
+        return [Record.from_json(hear(worker)[0]) for worker in workers]
+
+
+def hear(worker: Connection) -> list[str]:
+    """What a worker has to say: which variants can take steps, which one took a turn, or, at last, its record."""
+    try:
+        said: list[str] = worker.recv()
+    except (EOFError, ConnectionError) as error:
+        raise RuntimeError("a worker ended without a result; its own error, with its tree, is above") from error
+    return said
 
 
 def show(found: Sequence[Compared], environments: Sequence[Environment], console: Console) -> None:
     """Print a table of medians and ratios, a line a variant and pair of processes, and what was not timed."""
     this, other = environments
     console.print(f"{this.device}, {this.threads} threads, commit {this.commit or '?'} against {other.commit or '?'}")
-    table = Table(title="seconds of a step: this tree against the other")
+    table = Table(title="time of a step: this tree against the other")
     for column in ("model", "variant", "T", "B", "pair", "this ms", "other ms", "this / other", "quartiles"):
         table.add_column(column, justify="left" if column in ("model", "variant") else "right", no_wrap=True)
     for one in found:
         name, length, results = one.this.variant, one.sizes.length, {"this": one.this, "other": one.other}
         for tree, result in results.items():
             if result.status is not Status.timed:
-                reason = f"{result.status.value}: {result.reason}"
-                console.print(f"{one.model}, T={length}, {name}, {tree} tree: {reason}", markup=False)
+                console.print(f"{tree}: {one.model}, T={length}, {name}, {result.status.value}: {result.reason}")
         if times := one.ratio:
             numbers = map(str, (length, one.sizes.batch, one.pair))
             medians = (f"{1e3 * result.quartiles[1]:.1f}" for result in results.values())
-            spread = f"{times.low:.3f} to {times.high:.3f}"
-            table.add_row(one.model, name, *numbers, *medians, f"{times.median:.3f}", spread)
+            quartiles = f"{times.median:.3f}", f"{times.low:.3f} to {times.high:.3f}"
+            table.add_row(one.model, name, *numbers, *medians, *quartiles)
     console.print(table)
 
 
 def sizes_of(lengths: str, own: Sizes) -> list[dict[str, int]]:
-    """The changes for each of "T" or "T:B"; without B there are as many samples as keep the batch's B * T, but two.
+    """The changes for each of "T" or "T:B"; without B as many samples as keep B * T, and two at least.
 
     >>> own = Sizes(batch=8, length=128, layers=4, width=384, heads=6, classes=5000)
     >>> sizes_of("32:16,512", own)
     [{'length': 32, 'batch': 16}, {'length': 512, 'batch': 2}]
     """
-    pairs = [text.partition(":") for text in lengths.split(",") if text]
-    kept = own.batch * own.length
-    return [{"length": int(T), "batch": int(B) if B else max(2, kept // int(T))} for T, _, B in pairs] or [{}]
+    each = [text.partition(":") for text in lengths.split(",") if text]
+    return [{"length": int(T), "batch": int(B or max(2, own.batch * own.length // int(T)))} for T, _, B in each] or [{}]
 
 
 def main(
@@ -204,7 +184,7 @@ def main(
     out: Annotated[Path, typer.Option(help="the JSON")] = Path("out/bench/against.json"),
 ) -> None:
     """Compare the models in turns, print a table, and write the JSON."""
-    console = Console(width=max(Console().width, 140), highlight=False)
+    console = Console(width=max(Console().width, 140), highlight=False, markup=False)
     trees = [Path(__file__).resolve().parents[2], other_tree.resolve()]
     names, depth = variants.split(","), {"layers": layers} if layers else {}
     if unknown := [*({*names} - {*run.VARIANTS}), *({*models.split(",")} - {*WORKLOADS})]:
@@ -216,7 +196,7 @@ def main(
     ]
     found: list[Compared] = []
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         caches = [Path(folder) / "this", Path(folder) / "other"]
         for request in asked:
             for pair in range(pairs):
@@ -235,5 +215,5 @@ def main(
 
 if __name__ == "__main__":
     typer.run(main)
-elif __name__ == WORKER:
+elif __name__ == "worker":
     serve(Connection(int(sys.argv[-1])))
