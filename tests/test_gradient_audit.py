@@ -61,8 +61,8 @@ def test_the_model_is_left_as_it_was(monkeypatch):
 def test_a_planted_wrong_gradient_is_named_first(monkeypatch):
     original = compiler.compile_eager
 
-    def compile_wrongly(*args):
-        compiled = original(*args)
+    def compile_wrongly(*args, **kwargs):
+        compiled = original(*args, **kwargs)
 
         def run(*given):
             (bias,) = (i for i, x in enumerate(given) if isinstance(x, Tensor) and x.shape == (2,))

@@ -17,8 +17,8 @@ from tests.arithmetic.programs import PROGRAMS, Programs, Sample
 from tests.arithmetic.search import Attack, climb, draw_attack
 from tests.nightly import IS_NIGHTLY
 
-NUM_ATTACKS = 400 if IS_NIGHTLY else 27
-NUM_TRIES = 10
+NUM_ATTACKS = 400 if IS_NIGHTLY else 18
+NUM_TRIES = 8
 # What the first climb to each program starts from.
 ORDINARY = Attack("random", size=2.0, gradient=1.0, noise=0.0, unlike=0.0, seed=0)
 # Powers of ten that data goes up and down to.
@@ -94,7 +94,7 @@ def test_no_attack_adds_more_than_the_sensitivity_as_compiled(dtype, strategy):
     assert min(worst) > 0.9
 
 
-@pytest.mark.parametrize("max_grad_norm", [1e-30, 1e-12, 1e12, 1e30])
+@pytest.mark.parametrize("max_grad_norm", [1e-30, 1e-12, 1e12, 1e30] if IS_NIGHTLY else [1e-30, 1e30])
 @pytest.mark.parametrize(
     "options", [CompileOptions(backend="eager"), pytest.param(CompileOptions(), marks=[pytest.mark.inductor, nightly])]
 )

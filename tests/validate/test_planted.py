@@ -220,8 +220,8 @@ def test_a_parameter_that_is_written(captured):
 def test_the_module_hands_nothing_out(monkeypatch):
     original = compiler.compile_eager
 
-    def compile_wrongly(*args: Any) -> Any:
-        compiled = original(*args)
+    def compile_wrongly(*args: Any, **kwargs: Any) -> Any:
+        compiled = original(*args, **kwargs)
         return lambda *inputs: [x * 1.01 if x.ndim == 1 else x for x in compiled(*inputs)]
 
     monkeypatch.setattr(compiler, "compile_eager", compile_wrongly)
