@@ -136,7 +136,8 @@ def audit_gradients(
     found, norms = experiment.through_the_module()
     dtype, samples = experiment.through_the_loop()
     factors, expected_norms = _clip(model._mechanism, samples)
-    coarsest = max((p.dtype for p in found.values()), key=lambda d: torch.finfo(d).eps)
+    dtypes = {p.dtype for n, p in model.original_module.named_parameters() if n in found}
+    coarsest = max(dtypes, key=lambda d: torch.finfo(d).eps)
     eps = torch.finfo(coarsest).eps
     allowed = eps**0.5 if tolerance is None else tolerance
     expected = {

@@ -87,3 +87,10 @@ def test_what_cannot_be_audited_is_refused():
         audit_gradients(nn.Linear(3, 2), (inputs(),))
     with pytest.raises(ArgumentError, match="axis 1"):
         audit_gradients(make(), (inputs(),), output_dim=1)
+
+
+def test_what_is_rounded_to_half_precision_is_no_error():
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).bfloat16()
+    assert audit_gradients(
+        dp_compile(model, "full", options=CompileOptions(backend="eager")), (torch.randn(5, 6).bfloat16(),)
+    ).exact

@@ -14,11 +14,11 @@ BACKENDS = ["eager", pytest.param("inductor", marks=pytest.mark.inductor)]
 
 
 class Product(nn.Module):
-    """losses [B] of x [B, T, 12] and the gradient c [B, T, 4] of a product's results."""
+    """losses [B] of x [B, T, columns] and the gradient c [B, T, rows] of a product's results."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int = 4, columns: int = 12) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(4, 12))
+        self.weight = nn.Parameter(torch.zeros(rows, columns))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """The sum of c times the products."""
@@ -34,7 +34,8 @@ def added(module, x: Tensor, c: Tensor) -> float:
 
 def private(dtype: torch.dtype = torch.float32, backend: str = "eager", **settings):
     options = CompileOptions(backend=backend, norm_strategy=settings.pop("norm_strategy", "ghost"))
-    return dp_compile(Product().to(dtype), "full", options=options, **settings)
+    shape = settings.pop("shape", (4, 12))
+    return dp_compile(Product(*shape).to(dtype), "full", options=options, **settings)
 
 
 def opposite(size: float, noise: float = 0.1, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -98,8 +99,8 @@ def test_squares_that_underflow():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_do_not_go_through_half_precision(dtype, backend):
     """A sample without a gradient has the factor 100 R; times x = 1,000 that is infinite in float16."""
-    module = private(dtype, backend, max_grad_norm=10.0)
-    x, c = torch.full((2, 16, 12), 1000.0, dtype=dtype), torch.zeros(2, 16, 4, dtype=dtype)
+    module = private(dtype, backend, max_grad_norm=10.0, shape=(12, 4))
+    x, c = torch.full((2, 16, 4), 1000.0, dtype=dtype), torch.zeros(2, 16, 12, dtype=dtype)
     c[1] = 1e-3
     assert 9 < added(module, x, c) <= module.sensitivity
     assert module.num_nonfinite == module.num_cancelled == 0
