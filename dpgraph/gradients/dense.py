@@ -27,7 +27,8 @@ class Dense(Form):
         return Certified(norm_sq, PRODUCTS * norm_sq + self._lost())
 
     def size(self) -> Tensor:
-        return self.product(self).sqrt()
+        flat = self.g.flatten(1) if self.g.ndim > 1 else self.g[:, None]
+        return torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
 
     def product(self, other: Form) -> Tensor:
         if not isinstance(other, Dense):
