@@ -27,8 +27,10 @@ class Dense(Form):
         return Certified(norm_sq, PRODUCTS * norm_sq + self._lost())
 
     def size(self) -> Tensor:
-        flat = self.g.flatten(1) if self.g.ndim > 1 else self.g[:, None]
-        return torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
+        if self.g.ndim == 1:
+            return self.g.double().abs()
+        size: Tensor = torch.linalg.vector_norm(self.g, dim=tuple(range(1, self.g.ndim)), dtype=torch.float64)
+        return size
 
     def product(self, other: Form) -> Tensor:
         if not isinstance(other, Dense):
