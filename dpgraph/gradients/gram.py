@@ -43,10 +43,10 @@ def gram_norm_sq(u: Tensor, v: Tensor) -> Tensor:
 
 def row_norms(x: Tensor) -> Tensor:
     """|x_t|, [B, T], float64, or a little more where squares underflow."""
-    squares = x.double().square().sum(-1)
     if x.dtype == torch.float64:
-        squares = torch.where((x != 0).any(-1), squares + LOST, 0)
-    return squares.sqrt()
+        return torch.where((x != 0).any(-1), x.square().sum(-1) + LOST, 0).sqrt()
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)  # without a copy of x in float64
+    return norms
 
 
 def total_size(u: Tensor, v: Tensor) -> Tensor:
