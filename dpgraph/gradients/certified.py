@@ -17,6 +17,7 @@ from torch import Tensor
 __all__ = [
     "DELTA",
     "FLOOR",
+    "NOTHING",
     "PRODUCTS",
     "SHARE",
     "Certified",
@@ -34,41 +35,49 @@ SHARE = DELTA / 2
 PRODUCTS = 2.0**-23
 # What underflow can take from a sum of squares in float64: 2^52 times the smallest subnormal number.
 FLOOR = torch.finfo(torch.float64).tiny
+# A square that is taken for 0: what is left of zeros, and of numbers that no factor makes visible.
+NOTHING = 2.0**-960
 
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """A number for each sample: |true - value| <= error.
+    """A number for each sample: |true - value| <= PRODUCTS |value| + FLOOR + error.
 
-    value [B] and error [B], float64, error >= 0. What is not finite in either says nothing, and its sample is dropped.
+    value [B] and error [B], float64, error >= 0; None where nothing cancels. What is not finite in either says nothing,
+    and its sample is dropped.
     """
 
     value: Tensor
-    error: Tensor
+    error: Tensor | None = None
 
     def times(self, c: float) -> "Certified":
         """c times the number."""
-        return Certified(c * self.value, abs(c) * self.error)
+        return Certified(c * self.value, None if self.error is None else abs(c) * self.error)
+
+    def tensors(self) -> list[Tensor]:
+        """The value, and the error if there is one."""
+        return [self.value] if self.error is None else [self.value, self.error]
 
 
-def added_up(terms: Sequence[Certified]) -> Certified:
-    """The sum of the numbers, which may be of either sign and cancel."""
+def added_up(terms: Sequence[Certified]) -> tuple[Tensor, Tensor]:
+    """The sum of the numbers, which may be of either sign and cancel, [B], and all that it may be off by, [B]."""
     # Stacked, and not added one by one: a fused chain of additions would put every term off to the last one.
-    values, errors = torch.stack([t.value for t in terms]), torch.stack([t.error for t in terms])
-    return Certified(values.sum(0), errors.sum(0) + PRODUCTS**2 * values.abs().sum(0))
+    values, errors = torch.stack([t.value for t in terms]), [t.error for t in terms if t.error is not None]
+    error = 2 * PRODUCTS * values.abs().sum(0) + FLOOR * len(terms)
+    return values.sum(0), error + torch.stack(errors).sum(0) if errors else error
 
 
-def clipping_norm(norm_sq: Certified) -> Tensor:
+def clipping_norm(square: Tensor, error: Tensor) -> Tensor:
     """The norm that clips: the true one exceeds it by at most `SHARE` of it.
 
-    It is the root of the square where its error is small beside it, else that of the largest square there may be. NaN
-    stays NaN.
+    It is the root of the square where its error is small beside it, else that of the largest square there may be; 0 if
+    that is `NOTHING`. NaN stays NaN.
     """
-    is_small = norm_sq.error <= 2 * SHARE * norm_sq.value
-    return torch.where(is_small, norm_sq.value, (norm_sq.value + norm_sq.error).clamp_min(0)).sqrt()
+    norm_sq = torch.where(error <= 2 * SHARE * square, square, square + error)
+    return torch.where(norm_sq <= NOTHING, 0, norm_sq).sqrt()
 
 
-def share_of_error(norm_sq: Certified) -> Tensor:
-    """The error as a share of the square, 0 where there is none, and inf where the square is not above 0."""
-    share = torch.where(norm_sq.value > 0, norm_sq.error / norm_sq.value, torch.inf)
-    return torch.where(norm_sq.error > 0, share, 0)
+def share_of_error(square: Tensor, error: Tensor) -> Tensor:
+    """The error as a share of the square; 0 where it is `NOTHING`, else inf where the square is not above 0."""
+    share = torch.where(square > 0, error / square, torch.inf)
+    return torch.where(error <= NOTHING, 0, share)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dpgraph.gradients.certified import FLOOR, PRODUCTS, Certified
+from dpgraph.gradients.certified import Certified
 from dpgraph.gradients.forms import Form, weigh_samples
 
 __all__ = ["Dense"]
@@ -23,8 +23,7 @@ class Dense(Form):
 
     def norm_sq(self) -> Certified:
         # sum_i g_bi^2, of the very numbers that are weighed and added up
-        norm_sq = self.product(self)
-        return Certified(norm_sq, PRODUCTS * norm_sq + self._lost())
+        return Certified(self.product(self))
 
     def size(self) -> Tensor:
         if self.g.ndim == 1:
@@ -38,13 +37,6 @@ class Dense(Form):
         # sum_i g_bi h_bi
         product = self.g.double() * other.g.double()
         return product.flatten(1).sum(1) if product.ndim > 1 else product
-
-    def _lost(self) -> Tensor | float:
-        """What underflow may take from the square, [B]: of float32 nothing, of zeros nothing."""
-        if self.g.dtype != torch.float64:
-            return 0.0
-        nonzero = self.g != 0
-        return torch.where(nonzero.flatten(1).any(1) if nonzero.ndim > 1 else nonzero, FLOOR, 0.0)
 
     def weighted_sum(self, w: Tensor) -> Tensor:
         # sum_b w_b g_b

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from dpgraph.gradients.certified import PRODUCTS, Certified
+from dpgraph.gradients.certified import FLOOR, PRODUCTS, Certified
 from dpgraph.gradients.gram import gram_dot, gram_norm_sq, row_norms, total_size
 from dpgraph.gradients.native import native_norm_sq, native_serves
 
@@ -49,7 +49,8 @@ def ghost_norm_sq(u: Tensor, v: Tensor) -> Certified:
     """
     length = u.shape[1]
     if isinstance(length, int) and length == 1:
-        return _from_products(_norm_sq(u) * _norm_sq(v), u, v)
+        of_u, of_v = _norm_sq(u), _norm_sq(v)
+        return Certified(of_u * of_v, FLOOR * (of_u + of_v) if torch.float64 in (u.dtype, v.dtype) else None)
     if not isinstance(length, int) or length >= LONG_FROM or kernel_serves(length, u, v):
         return Certified(*torch.ops.dpgraph.ghost_norm_sq(u, v).unbind(0))
     return _from_products(gram_norm_sq(u, v), u, v)
@@ -80,7 +81,7 @@ def blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:
     at_once = math.ceil(BLOCK**2 / (1 + u.shape[1] ** 2))
     parts = zip(u.split(at_once), v.split(at_once), strict=True)
     found = _from_products(torch.cat([_blocked_norm_sq(of_u, of_v) for of_u, of_v in parts]), u, v)
-    return torch.stack([found.value, found.error])
+    return torch.stack(found.tensors())
 
 
 def _blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 __all__ = ["gram_dot", "gram_norm_sq", "gram_share", "row_norms", "total_size"]
 
 # Of squares in float64 of numbers that are float64 themselves, underflow takes less than this from a sum.
-LOST = 2.0**-960
+LOST = 2.0**-1020
 # Blocks of fewer positions than twice this are multiplied whole: smaller products run at a lower rate than they save.
 SMALLEST_BLOCK = 64
 
@@ -44,7 +44,7 @@ def gram_norm_sq(u: Tensor, v: Tensor) -> Tensor:
 def row_norms(x: Tensor) -> Tensor:
     """|x_t|, [B, T], float64, or a little more where squares underflow."""
     if x.dtype == torch.float64:
-        return torch.where((x != 0).any(-1), x.square().sum(-1) + LOST, 0).sqrt()
+        return (x.square().sum(-1) + LOST).sqrt()
     norms: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)  # without a copy of x in float64
     return norms
 

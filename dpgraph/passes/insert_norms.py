@@ -1,6 +1,7 @@
 """Pass: compute every sample's gradient norm, one for each group of parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -30,28 +31,35 @@ def insert_norms(
     """
     new = joint.copy()
     probe = new.nodes[joint.probe]
-    terms: list[list[Node]] = [[] for _ in range(num_groups)]
+    terms: list[list[list[Node]]] = [[] for _ in range(num_groups)]
     dtype = probe.meta["val"].dtype
     for parameter, gradient in gradients.items():
         operands = [new.nodes[name] for name in gradient.operands]
         found = [x.meta["val"].dtype for x in operands if x.meta["val"].is_floating_point()]
         dtype = torch.float64 if torch.float64 in found else dtype
 
-        def squared(*values: Tensor, gradient: PerSampleGradient = gradient) -> list[Tensor]:
-            return [x for term in norm_sq_terms(gradient(values)) for x in (term.value, term.error)]
+        counts: list[int] = []
 
-        terms[group_of[parameter]] += splice(new.graph, squared, operands)
+        def squared(
+            *values: Tensor, gradient: PerSampleGradient = gradient, counts: list[int] = counts
+        ) -> list[Tensor]:
+            found = [term.tensors() for term in norm_sq_terms(gradient(values))]
+            counts.extend(map(len, found))
+            return [x for tensors in found for x in tensors]
+
+        nodes = iter(splice(new.graph, squared, operands))
+        terms[group_of[parameter]] += [list(islice(nodes, count)) for count in counts]
     norms, shares = [], []
     for k, own in enumerate(terms):
 
-        def norm(scales: Tensor, *own: Tensor, k: int = k) -> list[Tensor]:
-            scale = scales[:, 0, k].to(dtype)
+        def norm(scales: Tensor, *own: Tensor, k: int = k, counts: Sequence[int] = [*map(len, own)]) -> list[Tensor]:
+            scale, tensors = scales[:, 0, k].to(dtype), iter(own)
             if not own:
                 return [scale * 0, scale * 0]
-            total = added_up([Certified(*pair) for pair in zip(own[::2], own[1::2], strict=True)])
-            return [clipping_norm(total).to(dtype) * scale, share_of_error(total).to(dtype)]
+            square, error = added_up([Certified(*islice(tensors, count)) for count in counts])
+            return [clipping_norm(square, error).to(dtype) * scale, share_of_error(square, error).to(dtype)]
 
-        of_norm, of_share = splice(new.graph, norm, [probe, *own])
+        of_norm, of_share = splice(new.graph, norm, [probe, *(node for nodes in own for node in nodes)])
         norms.append(of_norm.name)
         shares.append(of_share.name)
     return new, tuple(norms), tuple(shares)
