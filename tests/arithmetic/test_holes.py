@@ -147,3 +147,13 @@ def test_options_change_no_result_but_where_terms_cancel(shares):
             assert norms[0] <= norms[1] * (1 + 1e-3)
         else:
             torch.testing.assert_close(norms[0], norms[1], rtol=1e-3, atol=0)
+
+
+def test_factors_that_underflow():
+    """A subnormal factor has a digit or two, and may be rounded up by a third."""
+    module = private(clipping="abadi", max_grad_norm=1e-12, norm_strategy="materialise")
+    torch.manual_seed(0)
+    x, c = torch.randn(1, 1, 12), torch.randn(1, 1, 4)
+    for k in range(12):
+        assert added(module, 1e31 * 1.2**k * x, c) <= module.sensitivity
+        assert module.num_nonfinite == 1

@@ -86,8 +86,12 @@ MUTANTS = (
     native(
         "pairs above the diagonal counted once", "value[0] + 2 * value[1]", "value[0] + value[1]", "it_is_the_plain_sum"
     ),
-    native("no bound of its own", "around_u * (magnitude(of_v) + around_v)", "0 * around_u", "it_bounds_what_cancels"),
-    native("sizes of the wrong positions", "of_second ? second_of", "of_second ? first_of", "it_bounds_what_cancels"),
+    native(
+        "no bound of its own",
+        "magnitude(of_u) * around_v + around_u * (magnitude(of_v) + around_v)",
+        "0 * around_u",
+        "it_bounds_what_cancels",
+    ),
     native("features that fill no vector", "if (k < depth) add(", "if (false) add(", "it_is_the_plain_sum"),
     native("positions beyond the end", "position + r < length ?", "true ?", "it_reads_nothing_around_its_operands"),
     native(
@@ -136,7 +140,7 @@ MUTANTS = (
         "passes/insert_clip_factors.py",
         " & _is_usable(factors, table.dtype) & _is_usable(found, weighed)",
         "",
-        "arithmetic/test_holes.py::test_squares_that_underflow",
+        "arithmetic/test_holes.py::test_factors_that_underflow",
     ),
     by(
         "factors in half precision",
