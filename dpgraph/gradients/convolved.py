@@ -61,7 +61,8 @@ class Convolved(Form):
     def product(self, other: Form) -> Tensor:
         if self.geometry.groups == 1:
             return self.products().product(other.products() if isinstance(other, Convolved) else other)
-        return Dense(in_float64(self).materialise()).product(Dense(in_float64(other).materialise()))
+        own = Dense(in_float64(self).materialise())
+        return own.product(own if other is self else Dense(in_float64(other).materialise()))
 
     def weighted_sum(self, w: Tensor) -> Tensor:
         image = mask_samples(accumulated(self.image), beside(self.image, w))

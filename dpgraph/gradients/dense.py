@@ -35,7 +35,8 @@ class Dense(Form):
         if not isinstance(other, Dense):
             return other.product(self)
         # sum_i g_bi h_bi
-        product = self.g.double() * other.g.double()
+        g = self.g.double()
+        product = g * (g if other is self else other.g.double())
         return product.flatten(1).sum(1) if product.ndim > 1 else product
 
     def weighted_sum(self, w: Tensor) -> Tensor:

@@ -125,8 +125,12 @@ class Compiler:
         lower, draws = partial(compile_eager, around=around), list[tuple[Draw, ...]]()
         if self.options.backend == "inductor":
             replayed = self.options.batch == "fixed"
-            watch = partial(_note_draws, draws)
-            lower = partial(compile_inductor, around=around, replayed=replayed, watch=watch)
+            lower = partial(
+                compile_inductor,
+                around=around,
+                replayed=replayed,
+                watch=lambda graph: draws.append(find_draws(graph)),
+            )
         compiled = lower(gm, differentiable, rewrite_joint, self.options.memory_budget)
         rewriting = self.rewritings[-1]
         placeholders = gm.graph.find_nodes(op="placeholder")
@@ -185,10 +189,6 @@ class Compiler:
 
 def _is_half(x: Tensor) -> bool:
     return x.is_floating_point() and torch.finfo(x.dtype).bits < torch.finfo(torch.float32).bits
-
-
-def _note_draws(found: list[tuple[Draw, ...]], graph: Graph) -> None:
-    found.append(find_draws(graph))
 
 
 def _without_padding(

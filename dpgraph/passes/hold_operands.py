@@ -17,19 +17,6 @@ from dpgraph.torch_compat import OpOverload, held_in_backward
 
 __all__ = ["hold_operands"]
 
-aten = torch.ops.aten
-# What is a view, or may be one.
-VIEWS = {
-    aten.expand.default,
-    aten.permute.default,
-    aten.select.int,
-    aten.slice.Tensor,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-    aten.unsqueeze.default,
-    aten.view.default,
-}
-
 
 def hold_operands(
     joint: JointGraph, gradients: Mapping[str, PerSampleGradient]
@@ -58,6 +45,6 @@ def _is_fused(node: Node) -> bool:
     """Whether a node is a pointwise value, or a view of one, in floating point."""
     if not node.meta["val"].is_floating_point():
         return False
-    while node.target in VIEWS:
+    while isinstance(node.target, OpOverload) and node.target.is_view:
         node = node.all_input_nodes[0]
     return isinstance(node.target, OpOverload) and torch.Tag.pointwise in node.target.tags

@@ -72,9 +72,10 @@ def insert_clip_factors(
             factors = factor(table)
             found = factors * scales[:, 0, together[0] : together[-1] + 1].to(table.dtype)
             found = found if unit == 1 else found / unit
-            usable = torch.isfinite(table) & _is_usable(factors, table.dtype) & _is_usable(found, weighed)
+            finite = torch.isfinite(table)
+            usable = finite & _is_usable(factors, table.dtype) & _is_usable(found, weighed)
             weights = [computed_once(w) for w in torch.where(usable, found, 0).unbind(1)]
-            return [*weights, *torch.where(usable | ~torch.isfinite(table), table, torch.inf).unbind(1)]
+            return [*weights, *torch.where(usable | ~finite, table, torch.inf).unbind(1)]
 
         made = splice(new.graph, weigh, [probe, *(nodes[k] for k in together)])
         weights += [x.name for x in made[: len(together)]]

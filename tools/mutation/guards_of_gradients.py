@@ -124,8 +124,8 @@ MUTANTS = (
     guard(
         "norms in the dtype of the model",
         "gradients/dense.py",
-        "product = self.g.double() * other.g.double()",
-        "product = self.g * other.g",
+        "g = self.g.double()",
+        "g = self.g",
         "norms_are_added_up_in_float64",
     ),
     by(
