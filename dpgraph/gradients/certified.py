@@ -1,14 +1,14 @@
 """Numbers that come with a proved bound on their own rounding.
 
 Norms are computed in float64 whatever the gradients are in: squares of float32 neither overflow nor underflow there,
-and sums of 2^30 products, in any order, are off by no more than 2^-23 of the sum of their sizes. What a kernel adds up
-in float32 comes with the kernel's own bound.
+and a sum of n products, in any order, is off by no more than n 2^-53 of the sum of their sizes, to first order. What a
+kernel adds up in float32 comes with the kernel's own bound.
 
 The standard model of rounding, and what it says of sums and inner products: Higham 2002, "Accuracy and Stability of
 Numerical Algorithms", sections 2.2 and 3.1. docs/arithmetic.md has the derivations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,22 +17,25 @@ from torch import Tensor
 __all__ = [
     "DELTA",
     "FLOOR",
+    "MOST_PRODUCTS",
     "NOTHING",
-    "PRODUCTS",
     "SHARE",
     "Certified",
     "added_up",
     "clipping_norm",
+    "rounding",
     "share_of_error",
 ]
 
 # What the norm of a clipped gradient may exceed its bound by, as a share: half of it by where the error of a square is
 # let pass, half by what is rounded after the norm: the norm itself, the factor, the product of factor and gradient.
 DELTA = 2.0**-10
+# Half the distance from 1 to the next number of float64.
+HALF_ULP = 2.0**-53
 # An error of a square up to twice this share of it is let pass: sqrt(1 + 2 x) <= 1 + x.
 SHARE = DELTA / 2
-# |computed - true| of sums of up to 2^30 products in float64, as a share of the sum of the products' sizes.
-PRODUCTS = 2.0**-23
+# What is assumed of a number of products that is not known.
+MOST_PRODUCTS = 2**30
 # What underflow can take from a sum of squares in float64: 2^52 times the smallest subnormal number.
 FLOOR = torch.finfo(torch.float64).tiny
 # A square that is taken for 0: what is left of zeros, and of numbers that no factor makes visible.
@@ -41,7 +44,7 @@ NOTHING = 2.0**-960
 
 @dataclass(frozen=True, slots=True)
 class Certified:
-    """A number for each sample: |true - value| <= PRODUCTS |value| + FLOOR + error.
+    """A number for each sample: |true - value| <= share |value| + FLOOR + error.
 
     value [B] and error [B], float64, error >= 0; None where nothing cancels. What is not finite in either says nothing,
     and its sample is dropped.
@@ -49,21 +52,35 @@ class Certified:
 
     value: Tensor
     error: Tensor | None = None
+    share: float = 2 * HALF_ULP
 
     def times(self, c: float) -> "Certified":
         """c times the number."""
-        return Certified(c * self.value, None if self.error is None else abs(c) * self.error)
+        return Certified(c * self.value, None if self.error is None else abs(c) * self.error, self.share)
 
     def tensors(self) -> list[Tensor]:
         """The value, and the error if there is one."""
         return [self.value] if self.error is None else [self.value, self.error]
+
+    def with_tensors(self, tensors: Iterator[Tensor]) -> "Certified":
+        """The same of other tensors, in the order of `tensors`."""
+        return Certified(next(tensors), None if self.error is None else next(tensors), self.share)
+
+
+def rounding(count: int | torch.SymInt) -> float:
+    """What a sum of so many products in float64 is off by at most, in any order, as a share of the sum of their sizes.
+
+    It is twice the first-order bound, for what is of higher order and for the rounding of the bound itself.
+    """
+    return 2 * HALF_ULP * (count if isinstance(count, int) else MOST_PRODUCTS)
 
 
 def added_up(terms: Sequence[Certified]) -> tuple[Tensor, Tensor]:
     """The sum of the numbers, which may be of either sign and cancel, [B], and all that it may be off by, [B]."""
     # Stacked, and not added one by one: a fused chain of additions would put every term off to the last one.
     values, errors = torch.stack([t.value for t in terms]), [t.error for t in terms if t.error is not None]
-    error = 2 * PRODUCTS * values.abs().sum(0) + FLOOR * len(terms)
+    share = max(t.share for t in terms) + rounding(len(terms))
+    error = share * values.abs().sum(0) + FLOOR * len(terms)
     return values.sum(0), error + torch.stack(errors).sum(0) if errors else error
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dpgraph.gradients.certified import PRODUCTS, Certified
+from dpgraph.gradients.certified import Certified
 from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.forms import Form, accumulated, beside, in_float64, mask_samples, weigh_samples
 from dpgraph.gradients.gram import total_size
@@ -48,9 +48,10 @@ class Convolved(Form):
     geometry: Geometry
 
     def norm_sq(self) -> Certified:
-        if self.geometry.groups == 1:
-            return self.products().norm_sq()
-        return Certified(self.product(self), PRODUCTS * self.size().square())
+        return self.products().norm_sq() if self.geometry.groups == 1 else self.dot(self, self.size().square())
+
+    def norm_sq_and_size(self) -> tuple[Certified, Tensor]:
+        return self.products().norm_sq_and_size() if self.geometry.groups == 1 else (self.norm_sq(), self.size())
 
     def size(self) -> Tensor:
         if self.geometry.groups == 1:

@@ -1,11 +1,12 @@
 """The form that holds every per-sample gradient: [B, *shape]."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dpgraph.gradients.certified import Certified
+from dpgraph.gradients.certified import Certified, rounding
 from dpgraph.gradients.forms import Form, weigh_samples
 
 __all__ = ["Dense"]
@@ -23,7 +24,7 @@ class Dense(Form):
 
     def norm_sq(self) -> Certified:
         # sum_i g_bi^2, of the very numbers that are weighed and added up
-        return Certified(self.product(self))
+        return Certified(self.product(self), share=rounding(math.prod(self.g.shape[1:])))
 
     def size(self) -> Tensor:
         if self.g.ndim == 1:

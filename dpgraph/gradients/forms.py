@@ -1,13 +1,15 @@
 """What a form of per-sample gradients can do, whatever it is made of."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
-from dpgraph.gradients.certified import PRODUCTS, Certified
+from dpgraph.gradients.certified import MOST_PRODUCTS, Certified, rounding
 
 __all__ = [
     "Form",
@@ -40,9 +42,14 @@ class Form(ABC):
     def size(self) -> Tensor:
         """The sum of the norms of what adds up to G_b, [B], float64: no less than |G_b|."""
 
-    def dot(self, other: "Form") -> Certified:
-        """<G_b, H_b> with another form of the same shape."""
-        return Certified(self.product(other), PRODUCTS * self.size() * other.size())
+    def norm_sq_and_size(self) -> tuple[Certified, Tensor]:
+        """Both of them, at the price of one where one comes with the other."""
+        return self.norm_sq(), self.size()
+
+    def dot(self, other: "Form", sizes: Tensor) -> Certified:
+        """<G_b, H_b> with another form of the same shape; `sizes` is the product of their sizes, [B]."""
+        share = min(rounding(_numbers(self) * _numbers(other)), rounding(MOST_PRODUCTS))
+        return Certified(self.product(other), share * sizes)
 
     @abstractmethod
     def product(self, other: "Form") -> Tensor:
@@ -81,11 +88,11 @@ def materialise(gradient: Gradient) -> Tensor:
 
 def norm_sq_terms(gradient: Gradient) -> list[Certified]:
     """What |sum_i G_i|^2 = sum_i |G_i|^2 + 2 sum_{i<j} <G_i, G_j> is the sum of."""
-    terms = []
-    for i, form in enumerate(gradient):
-        terms.append(form.norm_sq())
-        terms += [earlier.dot(form).times(2) for earlier in gradient[:i]]
-    return terms
+    if len(gradient) == 1:
+        return [gradient[0].norm_sq()]
+    squares, sizes = zip(*(form.norm_sq_and_size() for form in gradient), strict=True)
+    pairs = combinations(zip(gradient, sizes, strict=True), 2)
+    return [*squares, *(g.dot(h, of_g * of_h).times(2) for (g, of_g), (h, of_h) in pairs)]
 
 
 def weighted_sum(gradient: Gradient, w: Tensor) -> Tensor:
@@ -110,6 +117,11 @@ def with_tensors(gradient: Gradient, tensors: Iterable[Tensor]) -> Gradient:
 def in_float64(form: Form) -> Form:
     """The same form with its floating-point tensors in float64."""
     return with_tensors((form,), [x.double() if x.is_floating_point() else x for x in tensors_of((form,))])[0]
+
+
+def _numbers(form: Form) -> int:
+    """How many a sample has of them, of all kinds. With another form's, no more are multiplied than all with all."""
+    return sum(math.prod(x.shape[1:]) for x in tensors_of((form,)))
 
 
 def _tensor_fields(form: Form) -> list[str]:

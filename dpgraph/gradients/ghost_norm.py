@@ -2,7 +2,7 @@
 
 Letters: B samples, T positions, u [B, T, p], v [B, T, d].
 
-The operator `dpgraph::ghost_norm_sq` is a kernel, in C++ on a CPU and in Triton on a GPU. Where there is none, it is
+The operator `dpgraph::ghost_norm` is a kernel, in C++ on a CPU and in Triton on a GPU. Where there is none, it is
 products of blocks of positions. In neither is there anything of size [T, T]. A kernel adds up in float32 and bounds its
 own error; products in the graph are of float64, since nobody knows the order in which a library adds.
 """
@@ -13,7 +13,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from dpgraph.gradients.certified import FLOOR, PRODUCTS, Certified
+from dpgraph.gradients.certified import FLOOR, Certified, rounding
 from dpgraph.gradients.gram import gram_dot, gram_norm_sq, row_norms, total_size
 from dpgraph.gradients.native import native_norm_sq, native_serves
 
@@ -42,17 +42,19 @@ if HAS_KERNEL:
     from dpgraph.kernels.ghost_norm import tiled_norm_sq
 
 
-def ghost_norm_sq(u: Tensor, v: Tensor) -> Certified:
-    """sum_{s,t} (u_s . u_t) (v_s . v_t).
+def ghost_norm_sq(u: Tensor, v: Tensor) -> tuple[Certified, Tensor]:
+    """sum_{s,t} (u_s . u_t) (v_s . v_t), and sum_t |u_t| |v_t| or a little more, [B] in float64.
 
     A length that is symbolic may turn out to be long: it is left to the operator, so that it need not be guarded.
     """
     length = u.shape[1]
     if isinstance(length, int) and length == 1:
         of_u, of_v = _norm_sq(u), _norm_sq(v)
-        return Certified(of_u * of_v, FLOOR * (of_u + of_v) if torch.float64 in (u.dtype, v.dtype) else None)
+        lost = FLOOR * (of_u + of_v) if torch.float64 in (u.dtype, v.dtype) else None
+        return Certified(of_u * of_v, lost, rounding(u.shape[2] + v.shape[2])), total_size(u, v)
     if not isinstance(length, int) or length >= LONG_FROM or kernel_serves(length, u, v):
-        return Certified(*torch.ops.dpgraph.ghost_norm_sq(u, v).unbind(0))
+        value, error, size = torch.ops.dpgraph.ghost_norm(u, v).unbind(0)
+        return Certified(value, error), size
     return _from_products(gram_norm_sq(u, v), u, v)
 
 
@@ -61,8 +63,11 @@ def _norm_sq(x: Tensor) -> Tensor:
     return x.squeeze(1).double().square().sum(1)
 
 
-def _from_products(value: Tensor, u: Tensor, v: Tensor) -> Certified:
-    return Certified(value, PRODUCTS * total_size(u, v).square())
+def _from_products(value: Tensor, u: Tensor, v: Tensor) -> tuple[Certified, Tensor]:
+    # A product of two features each, of p and d products, and the sum over pairs of positions.
+    count = u.shape[1] ** 2 + u.shape[2] + v.shape[2]
+    size = total_size(u, v)
+    return Certified(value, rounding(count) * size.square()), size
 
 
 def kernel_serves(length: int, *operands: Tensor) -> bool:
@@ -74,14 +79,14 @@ def kernel_serves(length: int, *operands: Tensor) -> bool:
 
 
 def blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:
-    """The number and its bound, [2, B] in float64.
+    """The number, its bound and the size, [3, B] in float64.
 
     Beside its operands it holds the products of two blocks of positions, whatever B and T are.
     """
     at_once = math.ceil(BLOCK**2 / (1 + u.shape[1] ** 2))
     parts = zip(u.split(at_once), v.split(at_once), strict=True)
-    found = _from_products(torch.cat([_blocked_norm_sq(of_u, of_v) for of_u, of_v in parts]), u, v)
-    return torch.stack(found.tensors())
+    found, size = _from_products(torch.cat([_blocked_norm_sq(of_u, of_v) for of_u, of_v in parts]), u, v)
+    return torch.stack([*found.tensors(), size])
 
 
 def _blocked_norm_sq(u: Tensor, v: Tensor) -> Tensor:
@@ -100,15 +105,19 @@ def _on_cpu(u: Tensor, v: Tensor) -> Tensor:
 
 def _on_gpu(u: Tensor, v: Tensor) -> Tensor:
     served = u.dtype in KERNEL_DTYPES and v.dtype in KERNEL_DTYPES
-    return tiled_norm_sq(u, v, row_norms(u), row_norms(v)) if served else blocked_norm_sq(u, v)
+    if not served:
+        return blocked_norm_sq(u, v)
+    of_u, of_v = row_norms(u), row_norms(v)
+    return torch.cat([tiled_norm_sq(u, v, of_u, of_v), (of_u * of_v).sum(1)[None]])
 
 
 def _fake_norm_sq(u: Tensor, _: Tensor) -> Tensor:
-    return u.new_empty(2, u.shape[0], dtype=torch.float64)
+    return u.new_empty(3, u.shape[0], dtype=torch.float64)
 
 
+# Inductor's cache knows an operator by its name: what it returns must not change under one.
 _OPERATOR = torch.library.custom_op(
-    "dpgraph::ghost_norm_sq",
+    "dpgraph::ghost_norm",
     blocked_norm_sq,
     mutates_args=(),
     schema="(Tensor u, Tensor v) -> Tensor",

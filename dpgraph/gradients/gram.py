@@ -6,7 +6,7 @@ Letters: B samples, T positions, u and p [B, T, p], v and q [B, T, d].
 import torch
 from torch import Tensor
 
-__all__ = ["gram_dot", "gram_norm_sq", "gram_share", "row_norms", "total_size"]
+__all__ = ["gram", "gram_dot", "gram_norm_sq", "gram_share", "row_norms", "total_size"]
 
 # Of squares in float64 of numbers that are float64 themselves, underflow takes less than this from a sum.
 LOST = 2.0**-1020
@@ -14,9 +14,15 @@ LOST = 2.0**-1020
 SMALLEST_BLOCK = 64
 
 
+def gram(x: Tensor, y: Tensor) -> Tensor:
+    """x_s . y_t, [B, S, T], float64, of x [B, S, *] and y [B, T, *]."""
+    rows = x.double()
+    return rows @ (rows if y is x else y.double()).mT
+
+
 def gram_dot(u: Tensor, p: Tensor, v: Tensor, q: Tensor) -> Tensor:
     """sum_{s,t} (u_s . p_t) (v_s . q_t), [B], float64."""
-    return ((u.double() @ p.mT.double()) * (v.double() @ q.mT.double())).sum((1, 2))
+    return (gram(u, p) * gram(v, q)).sum((1, 2))
 
 
 def gram_norm_sq(u: Tensor, v: Tensor) -> Tensor:

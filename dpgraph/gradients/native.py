@@ -21,13 +21,14 @@ def native_serves(*operands: Tensor) -> bool:
 
 
 def native_norm_sq(u: Tensor, v: Tensor) -> Tensor:
-    """sum_{s,t} (u_s . u_t) (v_s . v_t) and a bound on its error, [2, B] in float64, in any strides.
+    """sum_{s,t} (u_s . u_t) (v_s . v_t), a bound on its error, and sum_t |u_t| |v_t| or a little more, [3, B], float64.
 
-    It holds a few numbers for each position, and copies of operands whose features do not lie next to each other.
+    Operands have any strides. It holds a few numbers for each position, and copies of operands whose features do not
+    lie next to each other.
     """
     assert u.shape[:2] == v.shape[:2], "the kernel would read beyond the end"
     u, v = _with_features_together(u), _with_features_together(v)
-    found = u.new_empty(2, u.shape[0], dtype=torch.float64)
+    found = u.new_empty(3, u.shape[0], dtype=torch.float64)
     sizes = (*u.shape, v.shape[2], *u.stride()[:2], *v.stride()[:2])
     run = getattr(_library(), f"ghost_norm_sq_{str(u.dtype).removeprefix('torch.')}")
     run(_address(u), _address(v), _address(found), (ctypes.c_int64 * len(sizes))(*sizes), torch.get_num_threads())

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dpgraph.gradients.certified import PRODUCTS, Certified
+from dpgraph.gradients.certified import Certified
 from dpgraph.gradients.dense import Dense
 from dpgraph.gradients.forms import Form, in_float64, weigh_samples
-from dpgraph.gradients.gram import row_norms
+from dpgraph.gradients.gram import gram, row_norms
 from dpgraph.gradients.outer import Outer
 
 __all__ = ["Rows"]
@@ -28,7 +28,7 @@ class Rows(Form):
 
     def norm_sq(self) -> Certified:
         # sum_{s,t} [index_s = index_t] (v_s . v_t)
-        return Certified(self.product(self), PRODUCTS * self.size().square())
+        return self.dot(self, self.size().square())
 
     def size(self) -> Tensor:
         return row_norms(self.v).sum(1)
@@ -37,12 +37,12 @@ class Rows(Form):
         match other:
             case Rows():
                 same = self.index.unsqueeze(2) == other.index.unsqueeze(1)
-                return torch.where(same, self.v.double() @ other.v.mT.double(), 0).sum((1, 2))
+                return torch.where(same, gram(self.v, other.v), 0).sum((1, 2))
             case Outer(u=u, v=v, shape=None):
                 # sum_{s,t} u_t[index_s] (v_s . q_t)
                 index = self.index.unsqueeze(1).expand(-1, u.shape[1], -1)
                 picked = u.gather(2, index).mT.double()
-                return (picked * (self.v.double() @ v.mT.double())).sum((1, 2))
+                return (picked * gram(self.v, v)).sum((1, 2))
             case _:
                 # sum_t v_t . h[index_t]
                 h = other.g if isinstance(other, Dense) else in_float64(other).materialise()

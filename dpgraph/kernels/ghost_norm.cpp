@@ -1,5 +1,5 @@
-// The ghost norm on a CPU: sum_{s,t} (u_s . u_t) (v_s . v_t) of each of B samples, for u [B, T, p] and v [B, T, d], and
-// a bound on how far it is from that.
+// The ghost norm on a CPU: sum_{s,t} (u_s . u_t) (v_s . v_t) of each of B samples, for u [B, T, p] and v [B, T, d], a
+// bound on how far it is from that, and an upper bound of sum_t |u_t| |v_t|.
 //
 // Both Gram matrices are built block by block of positions, each block in tiles of 4 x 4 pairs, multiplied with one
 // another and summed. Nothing is written but a few numbers for each position and block. Both are symmetric: what lies
@@ -26,6 +26,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -292,7 +293,7 @@ struct GhostNorm {
   }
 };
 
-// sizes: B, T, p, d, then the strides of u's samples and positions, and of v's. found: [2, B], numbers and bounds.
+// sizes: B, T, p, d, then the strides of u's samples and positions, and of v's. found: [3, B].
 template <typename T>
 void ghost_norm_sq(const T* u, const T* v, double* found, const int64_t* sizes, int threads) {
   const int64_t samples = sizes[0], length = sizes[1], blocks = (length + kBlock - 1) / kBlock;
@@ -329,8 +330,10 @@ void ghost_norm_sq(const T* u, const T* v, double* found, const int64_t* sizes, 
       const Certified& part = parts[b * blocks + block];
       sum = {sum.value + part.value, sum.error + part.error};
     }
+    const double *of_u = of_positions.data() + 2 * b * length, *of_v = of_u + length;
     found[b] = sum.value;
     found[samples + b] = sum.error;
+    found[2 * samples + b] = std::inner_product(of_u, of_v, of_v, 0.0);
   }
 }
 

@@ -1,7 +1,6 @@
 """Pass: compute every sample's gradient norm, one for each group of parameters."""
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -31,35 +30,36 @@ def insert_norms(
     """
     new = joint.copy()
     probe = new.nodes[joint.probe]
-    terms: list[list[list[Node]]] = [[] for _ in range(num_groups)]
+    terms: list[list[Certified]] = [[] for _ in range(num_groups)]
+    nodes: list[list[Node]] = [[] for _ in range(num_groups)]
     dtype = probe.meta["val"].dtype
     for parameter, gradient in gradients.items():
         operands = [new.nodes[name] for name in gradient.operands]
         found = [x.meta["val"].dtype for x in operands if x.meta["val"].is_floating_point()]
         dtype = torch.float64 if torch.float64 in found else dtype
 
-        counts: list[int] = []
+        group = group_of[parameter]
+        own = terms[group]
 
         def squared(
-            *values: Tensor, gradient: PerSampleGradient = gradient, counts: list[int] = counts
+            *values: Tensor, gradient: PerSampleGradient = gradient, own: list[Certified] = own
         ) -> list[Tensor]:
-            found = [term.tensors() for term in norm_sq_terms(gradient(values))]
-            counts.extend(map(len, found))
-            return [x for tensors in found for x in tensors]
+            found = norm_sq_terms(gradient(values))
+            own += found
+            return [x for term in found for x in term.tensors()]
 
-        nodes = iter(splice(new.graph, squared, operands))
-        terms[group_of[parameter]] += [list(islice(nodes, count)) for count in counts]
+        nodes[group] += splice(new.graph, squared, operands)
     norms, shares = [], []
     for k, own in enumerate(terms):
 
-        def norm(scales: Tensor, *own: Tensor, k: int = k, counts: Sequence[int] = [*map(len, own)]) -> list[Tensor]:
-            scale, tensors = scales[:, 0, k].to(dtype), iter(own)
+        def norm(scales: Tensor, *values: Tensor, k: int = k, own: Sequence[Certified] = own) -> list[Tensor]:
+            scale, tensors = scales[:, 0, k].to(dtype), iter(values)
             if not own:
                 return [scale * 0, scale * 0]
-            square, error = added_up([Certified(*islice(tensors, count)) for count in counts])
+            square, error = added_up([term.with_tensors(tensors) for term in own])
             return [clipping_norm(square, error).to(dtype) * scale, share_of_error(square, error).to(dtype)]
 
-        of_norm, of_share = splice(new.graph, norm, [probe, *(node for nodes in own for node in nodes)])
+        of_norm, of_share = splice(new.graph, norm, [probe, *nodes[k]])
         norms.append(of_norm.name)
         shares.append(of_share.name)
     return new, tuple(norms), tuple(shares)

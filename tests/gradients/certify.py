@@ -10,8 +10,8 @@ REFERENCE = 1e-13
 
 
 def assert_certified(found: Certified | Tensor, true: Tensor, *, rtol: float = 1e-6) -> None:
-    """`found` is `true` up to rounding and says so: as a number with its bound, or both as [2, B]."""
-    certified = Certified(*found.unbind(0)) if isinstance(found, Tensor) else found
+    """`found` is `true` up to rounding and says so: as a number with its bound, or both as rows."""
+    certified = Certified(*found[:2].unbind(0)) if isinstance(found, Tensor) else found
     true = true.double()
     value, error = (certified.value, certified.error) if certified.error is not None else added_up([certified])
     assert value.dtype == error.dtype == torch.float64

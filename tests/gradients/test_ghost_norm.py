@@ -8,7 +8,7 @@ from dpgraph import CompileOptions
 from dpgraph.gradients import ghost_norm, outer
 from dpgraph.gradients.certified import Certified
 from dpgraph.gradients.ghost_norm import BLOCK, KERNEL_FROM, LONG_FROM, blocked_norm_sq, ghost_norm_sq, kernel_serves
-from dpgraph.gradients.gram import gram_dot, gram_norm_sq
+from dpgraph.gradients.gram import gram_dot, gram_norm_sq, total_size
 from dpgraph.gradients.outer import Outer
 from dpgraph.plan_forms import plan_materialised
 from dpgraph.sites.gradient import PerSampleGradient
@@ -17,7 +17,7 @@ from tests.gradients.certify import assert_certified
 from tests.gradients.largest import LargestResult
 from tests.programs.exact import check_exact
 
-OPERATOR = torch.ops.dpgraph.ghost_norm_sq
+OPERATOR = torch.ops.dpgraph.ghost_norm
 
 
 @pytest.fixture
@@ -138,12 +138,13 @@ class Layers(nn.Module):
         return self.convolution(self.layers(x).mT)
 
 
-def in_operator(u: torch.Tensor, v: torch.Tensor) -> Certified:
-    return Certified(*OPERATOR(u, v).unbind(0))
+def in_operator(u: torch.Tensor, v: torch.Tensor) -> tuple[Certified, torch.Tensor]:
+    value, error, size = OPERATOR(u, v).unbind(0)
+    return Certified(value, error), size
 
 
-def in_graph(u: torch.Tensor, v: torch.Tensor) -> Certified:
-    return Certified(gram_norm_sq(u, v))
+def in_graph(u: torch.Tensor, v: torch.Tensor) -> tuple[Certified, torch.Tensor]:
+    return Certified(gram_norm_sq(u, v)), total_size(u, v)
 
 
 @pytest.mark.parametrize("norm", [in_operator, in_graph], ids=["operator", "products in the graph"])
@@ -160,7 +161,7 @@ def operators_of_norm(length: int) -> set:
     """Operators of the graph of a ghost norm, of samples of that length."""
 
     def norm_sq(u, v):
-        return ghost_norm_sq(u, v).value
+        return ghost_norm_sq(u, v)[0].value
 
     traced = trace(norm_sq, [torch.randn(3, length, 4), torch.randn(3, length, 2)])
     return {node.target for node in traced.graph.nodes if node.op == "call_function"}
@@ -180,10 +181,10 @@ def test_of_short_samples_the_graph_holds_the_kernel_where_there_is_one():
 
 def test_of_one_position_the_graph_holds_the_closed_form():
     u, v = torch.randn(3, 1, 4, dtype=torch.float64), torch.randn(3, 1, 2, dtype=torch.float64)
-    assert_certified(ghost_norm_sq(u, v), (u.mT @ v).square().sum((1, 2)), rtol=1e-12)
+    assert_certified(ghost_norm_sq(u, v)[0], (u.mT @ v).square().sum((1, 2)), rtol=1e-12)
     assert not {OPERATOR.default, torch.ops.aten.bmm.default} & operators_of_norm(1)
 
 
 def test_of_one_position_half_precision_is_added_up_in_float64():
     ones = torch.full((2, 1, 400), 30.0, dtype=torch.float16)
-    assert_certified(ghost_norm_sq(ones, ones), torch.full((2,), (400 * 900.0) ** 2))
+    assert_certified(ghost_norm_sq(ones, ones)[0], torch.full((2,), (400 * 900.0) ** 2, dtype=torch.float64))

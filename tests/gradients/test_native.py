@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpgraph.gradients import native
-from dpgraph.gradients.gram import gram_dot
+from dpgraph.gradients.gram import gram_dot, total_size
 from dpgraph.gradients.native import native_norm_sq, native_serves
 from dpgraph.torch_compat import compile_native
 from tests.gradients.certify import assert_certified
@@ -27,7 +27,11 @@ def reference(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def check(u: torch.Tensor, v: torch.Tensor) -> None:
-    assert_certified(native_norm_sq(u, v), reference(u, v), rtol=1e-12 if u.dtype == torch.float64 else 1e-6)
+    found = native_norm_sq(u, v)
+    assert_certified(found, reference(u, v), rtol=1e-12 if u.dtype == torch.float64 else 1e-6)
+    size = total_size(u, v)
+    assert (found[2] >= size * (1 - 1e-12)).all()
+    torch.testing.assert_close(found[2], size, rtol=1e-4, atol=1e-12)
 
 
 @given(
@@ -116,7 +120,7 @@ def test_it_bounds_what_cancels(dtype, length):
         u = ((base * torch.randn(2, 1, 60) + torch.randn(2, length, 60)) * sizes[:, None]).to(dtype)
         v = ((torch.randn(2, 1, 20) + torch.randn(2, length, 20) / base) * sign).to(dtype)
         true = torch.tensor(exact_norm_sq(u, v), dtype=torch.float64)
-        value, error = native_norm_sq(u, v)
+        value, error, _ = native_norm_sq(u, v)
         assert ((value - true).abs() <= error).all()
         reach = (u.double().norm(dim=2) * v.double().norm(dim=2)).sum(1).square()
         eps = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
@@ -133,12 +137,12 @@ def exact_norm_sq(u: torch.Tensor, v: torch.Tensor) -> list[float]:
 def test_of_zeros_nothing_is_uncertain(dtype):
     u, v = torch.randn(2, 9, 5).to(dtype), torch.randn(2, 9, 7).to(dtype)
     u[0] *= -0.0
-    value, error = native_norm_sq(u, v)
+    value, error, _ = native_norm_sq(u, v)
     assert value[0] == error[0] == 0
     assert value[1] > 0
 
 
 def test_squares_that_underflow_are_bounded():
     u, v = 1e-25 * torch.randn(1, 4, 5), 1e18 * torch.randn(1, 4, 7)
-    value, error = native_norm_sq(u, v)
+    value, error, _ = native_norm_sq(u, v)
     assert torch.tensor(exact_norm_sq(u, v), dtype=torch.float64) <= value + error

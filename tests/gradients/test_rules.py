@@ -137,7 +137,7 @@ def test_gradient_rules_are_the_op_on_each_sample(batch: int, t: int, p: int, d:
             torch.testing.assert_close(form.weighted_sum(w), torch.tensordot(w, form.materialise(), 1), **EXACT)
             norm_sq = form.materialise()[..., None].flatten(1).pow(2).sum(1)
             assert_certified(form.norm_sq(), norm_sq, rtol=EXACT["rtol"])
-            assert_certified(form.dot(form), norm_sq, rtol=EXACT["rtol"])
+            assert_certified(form.dot(form, form.size().square()), norm_sq, rtol=EXACT["rtol"])
 
 
 def test_what_gradient_rules_leave_to_the_fallback() -> None:

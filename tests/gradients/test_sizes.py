@@ -21,5 +21,5 @@ def test_a_product_with_few_rows_of_a_table_makes_no_table(other: Form, turned: 
     rows = Rows(torch.randint(NUM_ROWS, (2, 5)), torch.randn(2, 5, 4), NUM_ROWS)
     with LargestResult() as largest:
         a, b = (other, rows) if turned else (rows, other)
-        a.dot(b)
+        a.product(b)
     assert largest.numel <= 2 * 3 * NUM_ROWS  # what the factors hold, and no more than that

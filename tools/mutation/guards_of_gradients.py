@@ -65,8 +65,8 @@ MUTANTS = (
     guard(
         "no terms between positions in the ghost norm",
         "gradients/gram.py",
-        "return ((u.double() @ p.mT.double()) * (v.double() @ q.mT.double())).sum((1, 2))",
-        "return ((u.double() @ p.mT.double()) * (v.double() @ q.mT.double())).diagonal(dim1=1, dim2=2).sum(1)",
+        "return (gram(u, p) * gram(v, q)).sum((1, 2))",
+        "return (gram(u, p) * gram(v, q)).diagonal(dim1=1, dim2=2).sum(1)",
         "ghost_norm_has_the_terms_between_positions",
     ),
     guard(
@@ -103,22 +103,22 @@ MUTANTS = (
     guard(
         "no cross term of tied uses",
         "gradients/forms.py",
-        "terms += [earlier.dot(form).times(2) for earlier in gradient[:i]]",
-        "pass",
+        "return [*squares, *(g.dot(h, of_g * of_h).times(2) for (g, of_g), (h, of_h) in pairs)]",
+        "return [*squares]",
         "uses_of_a_tied_parameter_meet_in_the_norm",
     ),
     guard(
         "cross term of tied uses counted once",
         "gradients/forms.py",
-        "terms += [earlier.dot(form).times(2) for earlier in gradient[:i]]",
-        "terms += [earlier.dot(form) for earlier in gradient[:i]]",
+        "g.dot(h, of_g * of_h).times(2)",
+        "g.dot(h, of_g * of_h)",
         "uses_of_a_tied_parameter_meet_in_the_norm",
     ),
     guard(
         "rows of different tokens meet",
         "gradients/rows.py",
-        "return torch.where(same, self.v.double() @ other.v.mT.double(), 0).sum((1, 2))",
-        "return (self.v.double() @ other.v.mT.double()).sum((1, 2))",
+        "return torch.where(same, gram(self.v, other.v), 0).sum((1, 2))",
+        "return gram(self.v, other.v).sum((1, 2))",
         "rows_of_different_tokens_do_not_meet_in_the_norm",
     ),
     guard(
@@ -180,8 +180,8 @@ MUTANTS = (
     guard(
         "the first group has the norm of all",
         "passes/insert_norms.py",
-        "terms[group_of[parameter]] +=",
-        "terms[0] +=",
+        "group = group_of[parameter]",
+        "group = 0",
         "groups_have_norms_of_their_own",
     ),
     guard(

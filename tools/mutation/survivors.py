@@ -23,14 +23,14 @@ ACCEPTED: tuple[Accepted, ...] = (
         (
             (
                 "dpgraph/gradients/forms.py",
-                "accumulation_dtype",
-                "return torch.promote_types(dtype, torch.float32)",
-                "`dtype, torch.float32` → `torch.float32, dtype`",
+                "accumulated",
+                "return x.to(torch.promote_types(x.dtype, torch.float32))",
+                "`x.dtype, torch.float32` → `torch.float32, x.dtype`",
             ),
             (
                 "dpgraph/gradients/ghost_norm.py",
                 "ghost_norm_sq",
-                "return gram_norm_sq(u, v)",
+                "return _from_products(gram_norm_sq(u, v), u, v)",
                 "`u, v` → `v, u`",
             ),
             (
