@@ -3,19 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from dpgraph.capture.arguments import Arguments
 from dpgraph.capture.batch import BatchDims, check_batch_dims
-from dpgraph.checks import check_initialised, check_reparametrised
+from dpgraph.checks import require_flag
 from dpgraph.clipping import ClippingFunction
-from dpgraph.errors import ArgumentError, UnsupportedProgramError
 from dpgraph.lower.module import DPModule
 from dpgraph.lower.probed import LossFunction
 from dpgraph.lower.reversible import ReversibleChange
 from dpgraph.mechanism import Grouping, LossReduction, Mode, define_mechanism
-from dpgraph.options import CompileOptions
+from dpgraph.model_checks import check_loss, check_model, check_reparametrised
+from dpgraph.options import CompileOptions, check_options
 from dpgraph.sums import Sums
 
 __all__ = ["dp_compile"]
@@ -80,10 +79,11 @@ def dp_compile(
     (torch.Size([4]), torch.Size([2, 3]))
     """
     example = None if example_inputs is None else Arguments.of_call(example_inputs)
-    _check_model(model)
-    check_initialised(model)
-    _check_loss(model, loss_fn)
+    check_model(model)
+    check_loss(model, loss_fn)
     check_batch_dims(batch_dims)
+    require_flag("add_biases", add_biases, why="it decides whether layers get parameters that they had not")
+    chosen = check_options(options)
     change = ReversibleChange.add_biases(model) if add_biases else ReversibleChange.none(model)
     try:
         mechanism = define_mechanism(
@@ -98,46 +98,10 @@ def dp_compile(
         )
         check_reparametrised(model, mechanism.trained)
         change.train_only(model, mechanism.trained)
-        module = DPModule(
-            model, mechanism, options or CompileOptions(), loss_fn=loss_fn, batch_dims=batch_dims, change=change
-        )
+        module = DPModule(model, mechanism, chosen, loss_fn=loss_fn, batch_dims=batch_dims, change=change)
     except Exception:
         change.undo()
         raise
     if example is not None:
         module(*example.args, **example.kwargs)
     return module
-
-
-def _check_model(model: object) -> None:
-    if not isinstance(model, nn.Module):
-        raise ArgumentError(
-            f"the model is a {type(model).__name__}, not an nn.Module",
-            why="the parameters of the module are what is trained, and what one sample's gradient is bounded over",
-            fix="pass the nn.Module itself, before torch.compile; wrap a function in a Module that owns its parameters",
-        )
-    if isinstance(model, torch.jit.ScriptModule):
-        raise ArgumentError(
-            "the model is a ScriptModule",
-            why="its code is not Python any more, and cannot be traced into one graph with its backward",
-            fix="pass the nn.Module that torch.jit.script or torch.jit.trace was given",
-        )
-    for name, x in (*model.named_parameters(), *model.named_buffers()):
-        if hasattr(x, "__tensor_flatten__"):
-            raise UnsupportedProgramError(
-                f"{name!r} is a {type(x).__name__}, a tensor that is made of others",
-                why="only of plain tensors is it known which element belongs to which sample",
-                fix="load the model with plain parameters: not quantised into wrappers, not distributed",
-            )
-
-
-def _check_loss(model: nn.Module, loss_fn: LossFunction | None) -> None:
-    """A loss has no parameters of its own to train."""
-    own = {id(p) for p in model.parameters()}
-    for name, p in loss_fn.named_parameters() if isinstance(loss_fn, nn.Module) else ():
-        if p.requires_grad and id(p) not in own:
-            raise ArgumentError(
-                f"parameter {name!r} of loss_fn requires grad but is none of the model's",
-                why="what is trained, and bounded, are the parameters of the model; this one would stay as it is",
-                fix="make it a parameter of a module around the model, or set requires_grad_(False)",
-            )

@@ -1,61 +1,71 @@
-"""Refuse, before anything is captured, models whose parameters are not what is trained in the end."""
+"""Checks of arguments, for all that users call; written positively, so that NaN fails all of them.
 
-from collections.abc import Iterable, Iterator
+Numbers are Python's or numpy's; True and False are none.
+"""
 
-from torch import nn
-from torch.nn.parameter import is_lazy
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import NoReturn, TypeGuard
 
-from dpgraph.errors import ArgumentError, Place, UnsupportedProgramError
+from dpgraph.errors import ArgumentError
 
-__all__ = ["check_initialised", "check_reparametrised"]
-
-# The old reparametrisations: how they are called, and what they make of a parameter's name.
-HOOKS = {SpectralNorm: ("spectral_norm", ("_orig",)), WeightNorm: ("weight_norm", ("_g", "_v"))}
-
-
-def check_initialised(model: nn.Module) -> None:
-    """Pass if every parameter and buffer has a shape.
-
-    Raises:
-        ArgumentError: one has none yet, as in a lazy module that saw no batch.
-    """
-    for name, x in (*model.named_parameters(), *model.named_buffers()):
-        if is_lazy(x):
-            raise ArgumentError(
-                f"{name!r} has no shape yet: it belongs to a lazy module that saw no batch",
-                place=Place(parameter=name),
-                why="what is trained, and what its gradient is bounded over, is fixed when the model is compiled",
-                fix="run one batch first, which may be of made-up numbers: with torch.no_grad(): model(x)",
-            )
+__all__ = [
+    "require_choice",
+    "require_count",
+    "require_flag",
+    "require_non_negative",
+    "require_positive",
+    "require_probability",
+    "require_share",
+]
 
 
-def check_reparametrised(model: nn.Module, trained: Iterable[str]) -> None:
-    """Pass if no trained parameter goes through a hook of `torch.nn.utils.spectral_norm` or `weight_norm`.
-
-    Such a hook assigns the weight to an attribute before each call, where it outlives the graph as one of its outputs.
-
-    Raises:
-        UnsupportedProgramError: one does.
-    """
-    names = set(trained)
-    for name, function in _through_hooks(model):
-        if name in names:
-            raise UnsupportedProgramError(
-                f"parameter {name!r} is trained through a hook of torch.nn.utils.{function}",
-                place=Place(parameter=name),
-                why="the hook leaves the weight that it computes on the module, from where a gradient could come to "
-                "the parameter that no sample owns",
-                fix=f"use torch.nn.utils.parametrizations.{function}, which computes the same within the forward",
-            )
+def require_positive(name: str, value: object, *, why: str, hint: str = "") -> None:
+    """Raise `ArgumentError` unless `value` is finite and above 0; the hint says what is usual."""
+    if not (_is_number(value) and math.isfinite(value) and value > 0):
+        _refuse(name, value, why, f"give a finite {name} above 0" + (hint and f"; {hint}"))
 
 
-def _through_hooks(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Parameters that a hook makes a weight of, with the function that put it there."""
-    for prefix, module in model.named_modules():
-        for hook in module._forward_pre_hooks.values():
-            if type(hook) in HOOKS:
-                function, endings = HOOKS[type(hook)]
-                for ending in endings:
-                    yield f"{prefix}.{hook.name}{ending}".removeprefix("."), function
+def require_non_negative(name: str, value: object, *, why: str) -> None:
+    """Raise `ArgumentError` unless `value` is finite and at least 0."""
+    if not (_is_number(value) and math.isfinite(value) and value >= 0):
+        _refuse(name, value, why, f"give a finite {name} of at least 0")
+
+
+def require_probability(name: str, value: object, *, why: str, may_be_one: bool) -> None:
+    """Raise `ArgumentError` unless `value` is above 0 and below 1 (or 1 itself, if `may_be_one`)."""
+    if not (_is_number(value) and 0 < value <= 1 and (may_be_one or value < 1)):
+        _refuse(name, value, why, f"give a {name} in (0, 1{']' if may_be_one else ')'}")
+
+
+def require_share(name: str, value: object, *, why: str) -> None:
+    """Raise `ArgumentError` unless `value` is from 0 to 1, both included."""
+    if not (_is_number(value) and 0 <= value <= 1):
+        _refuse(name, value, why, "give a number from 0 to 1")
+
+
+def require_count(name: str, value: object, *, why: str, minimum: int = 0) -> None:
+    """Raise `ArgumentError` unless `value` is an int of at least `minimum`."""
+    if not (isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= minimum):
+        _refuse(name, value, why, f"give a whole number of at least {minimum}")
+
+
+def require_flag(name: str, value: object, *, why: str) -> None:
+    """Raise `ArgumentError` unless `value` is True or False."""
+    if not isinstance(value, bool):
+        _refuse(name, value, why, "give True or False")
+
+
+def require_choice(name: str, value: object, choices: Sequence[str], *, why: str) -> None:
+    """Raise `ArgumentError` unless `value` is one of the choices."""
+    if not (isinstance(value, str) and value in choices):
+        _refuse(name, value, why, f"choose one of {', '.join(map(repr, choices))}")
+
+
+def _refuse(name: str, value: object, why: str, fix: str) -> NoReturn:
+    raise ArgumentError(f"{name} is {value!r}", why=why, fix=fix)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool)

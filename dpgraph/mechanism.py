@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from dpgraph.checks import require_choice, require_positive
 from dpgraph.clipping import ClippingFunction, find_clipping
 from dpgraph.clipping_contract import check_contract
 from dpgraph.errors import ArgumentError
@@ -100,16 +101,23 @@ def define_mechanism(
     Raises:
         ArgumentError: an argument is not usable for this model.
     """
-    _check_choice("mode", mode, get_args(Mode))
-    _check_choice("loss_reduction", loss_reduction, get_args(LossReduction))
-    if not (isinstance(max_grad_norm, (int, float)) and math.isfinite(max_grad_norm) and max_grad_norm > 0):
-        raise ArgumentError(
-            f"max_grad_norm is {max_grad_norm!r}",
-            why="it is the bound on what a sample contributes, which the noise is scaled to",
-            fix="give a finite number above 0; 1.0 is usual, and with automatic clipping it only scales the step",
-        )
+    require_choice("mode", mode, get_args(Mode), why="it says what is trained")
+    require_choice("loss_reduction", loss_reduction, get_args(LossReduction), why="a mean is undone before clipping")
+    require_positive(
+        "max_grad_norm",
+        max_grad_norm,
+        why="it is the bound on what a sample contributes, which the noise is scaled to",
+        hint="1.0 is usual, and with automatic clipping it only scales the step",
+    )
     check_sums(sums)
-    trained = _select(model, mode, [also_train] if isinstance(also_train, str) else list(also_train))
+    patterns = [also_train] if isinstance(also_train, str) else also_train
+    if not (isinstance(patterns, Sequence) and all(isinstance(pattern, str) for pattern in patterns)):
+        raise ArgumentError(
+            f"also_train is {also_train!r}",
+            why="it names parameters to train besides those of the mode",
+            fix="give patterns of names, such as ('classifier.*',)",
+        )
+    trained = _select(model, mode, patterns)
     check_memory(model, trained)
     names, group_of = _group(trained, grouping)
     function = find_clipping(clipping)
@@ -124,16 +132,7 @@ def is_bias(name: str) -> bool:
     return BIAS.search(name.rpartition(".")[2]) is not None
 
 
-def _check_choice(argument: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ArgumentError(
-            f"{argument} is {value!r}",
-            why="it decides what is trained and how it is bounded",
-            fix=f"choose one of {', '.join(map(repr, choices))}",
-        )
-
-
-def _select(model: nn.Module, mode: Mode, patterns: list[str]) -> tuple[str, ...]:
+def _select(model: nn.Module, mode: Mode, patterns: Sequence[str]) -> tuple[str, ...]:
     """Names of the trained parameters; a parameter with several names counts under each of them."""
     every = list(model.named_parameters(remove_duplicate=False))
     for pattern in patterns:

@@ -1,12 +1,12 @@
 """Options that may change speed and memory, never a result."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from dpgraph.checks import require_choice, require_share
 from dpgraph.errors import ArgumentError
 
-__all__ = ["CompileOptions"]
+__all__ = ["CompileOptions", "check_options"]
 
 Backend = Literal["inductor", "eager"]
 NormStrategy = Literal["auto", "ghost", "materialise"]
@@ -43,16 +43,28 @@ class CompileOptions:
     def __post_init__(self) -> None:
         listed_fields = (("backend", Backend), ("norm_strategy", NormStrategy), ("batch", Batch), ("verify", Verify))
         for field, listed in listed_fields:
-            choices = get_args(listed)
-            if getattr(self, field) not in choices:
-                raise ArgumentError(
-                    f"CompileOptions.{field} is {getattr(self, field)!r}",
-                    why="an option that is not understood would be ignored in silence",
-                    fix=f"choose one of {', '.join(map(repr, choices))}",
-                )
-        if not (math.isfinite(self.memory_budget) and 0 <= self.memory_budget <= 1):
-            raise ArgumentError(
-                f"CompileOptions.memory_budget is {self.memory_budget!r}",
-                why="it is the share of the activations that may be saved",
-                fix="give a number from 0 to 1",
+            require_choice(
+                f"CompileOptions.{field}",
+                getattr(self, field),
+                get_args(listed),
+                why="an option that is not understood would be ignored in silence",
             )
+        saved = "it is the share of the activations that may be saved"
+        require_share("CompileOptions.memory_budget", self.memory_budget, why=saved)
+
+
+def check_options(options: object) -> CompileOptions:
+    """The options, or those of None.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
+    if options is None:
+        return CompileOptions()
+    if not isinstance(options, CompileOptions):
+        raise ArgumentError(
+            f"options is {options!r}",
+            why="what is not understood would be ignored in silence",
+            fix='give CompileOptions(...), such as CompileOptions(backend="eager")',
+        )
+    return options

@@ -12,7 +12,7 @@ from dpgraph.capture.arguments import Arguments
 from dpgraph.errors import ArgumentError
 from dpgraph.freezing import required_by_author, set_requires_grad
 from dpgraph.mechanism import Mode
-from dpgraph.options import CompileOptions
+from dpgraph.options import CompileOptions, check_options
 from dpgraph.report.report import Report
 from dpgraph.torch_compat import FakeTensorMode
 
@@ -58,7 +58,7 @@ def plan(
             why="which kernels a model takes there is decided by asking the device",
             fix='plan on a machine that has one, or for device="cpu"',
         )
-    chosen = options or CompileOptions()
+    chosen = check_options(options)
     fakes = FakeTensorMode()
     known: dict[int, Tensor] = {}
 

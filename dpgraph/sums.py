@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dpgraph.errors import ArgumentError
+from dpgraph.checks import require_count
 
 __all__ = ["Sums", "check_sums"]
 
@@ -42,10 +42,6 @@ def check_sums(sums: Sums) -> None:
     Raises:
         ArgumentError: one is not.
     """
-    for name, value in (("max_samples", sums.max_samples), ("max_parts", sums.max_parts)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ArgumentError(
-                f"{name} is {value!r}",
-                why="rounding moves sums of more samples and more parts by more, which the sensitivity must cover",
-                fix="give a whole number above 0: the most that are added up between two steps of the optimizer",
-            )
+    why = "rounding moves sums of more samples, in more backwards, by more, and the sensitivity must cover that"
+    require_count("max_samples", sums.max_samples, minimum=1, why=why)
+    require_count("max_parts", sums.max_parts, minimum=1, why=why)

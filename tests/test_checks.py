@@ -1,94 +1,83 @@
-"""Models that need one more line before they can be compiled, and errors that say which."""
+"""Arguments that are no such numbers, names or flags are refused by name, wherever they are given."""
 
-import warnings
+import math
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch import nn
 
-from dpgraph import ArgumentError, CaptureError, UnsupportedProgramError, dp_compile
-from tests.models.run import Run
-from tests.programs.exact import EAGER, check_exact
-
-
-def test_a_lazy_module_asks_for_a_batch_first():
-    model = nn.Sequential(nn.LazyLinear(4), nn.Tanh(), nn.LazyLinear(2))
-    flags = [p.requires_grad for p in model.parameters()]
-    with pytest.raises(ArgumentError, match="one batch") as caught:
-        dp_compile(model, "full", options=EAGER)
-    assert caught.value.place.parameter == "0.weight"
-    assert [p.requires_grad for p in model.parameters()] == flags
-    model.double()
-    with torch.no_grad():
-        model(torch.zeros(1, 3, dtype=torch.float64))
-    check_exact(model, torch.randn(4, 3, dtype=torch.float64))
+from dpgraph import ArgumentError, CompileOptions, dp_compile
+from dpgraph.checks import require_count, require_positive, require_probability, require_share
+from dpgraph.privacy import PoissonSampler, add_noise_on_step, calibrate_noise_multiplier, epsilon, split_batch
 
 
-def test_a_lazy_buffer_too():
-    with pytest.raises(ArgumentError, match=r"0\.(running_mean|weight)"):
-        dp_compile(nn.Sequential(nn.LazyBatchNorm1d(affine=False), nn.Linear(3, 2)), "full", options=EAGER)
+def compile_with(**arguments):
+    model = nn.Linear(3, 2)
+    return dp_compile(model, arguments.pop("mode", "full"), **arguments)
 
 
-def old(name: str) -> nn.Module:
-    """A model with a hook of old, under the name of its function."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        hooked = getattr(nn.utils, name)(nn.Linear(4, 3))
-    return nn.Sequential(hooked, nn.Tanh(), nn.Linear(3, 2)).double()
+def noise_with(**arguments):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=1.0)
+    add_noise_on_step(optimizer, **{"noise_multiplier": 1, "sensitivity": 1, "expected_batch_size": 1, **arguments})
 
 
-@pytest.mark.parametrize("name", ["spectral_norm", "weight_norm"])
-def test_hooks_of_old_name_the_parametrizations(name):
-    model = old(name)
-    flags = [p.requires_grad for p in model.parameters()]
-    with pytest.raises(UnsupportedProgramError) as caught:
-        dp_compile(model, "full", options=EAGER)
-    assert f"torch.nn.utils.parametrizations.{name}" in caught.value.fix
-    assert caught.value.place.parameter in ("0.weight_orig", "0.weight_g")
-    assert [p.requires_grad for p in model.parameters()] == flags
-    new = nn.Sequential(getattr(parametrizations, name)(nn.Linear(4, 3)), nn.Tanh(), nn.Linear(3, 2)).double()
-    check_exact(new.eval(), torch.randn(5, 4, dtype=torch.float64))
+def accounted(**arguments):
+    epsilon(**{"noise_multiplier": 1.0, "sampling_probability": 0.1, "steps": 10, "delta": 1e-5, **arguments})
 
 
-@pytest.mark.parametrize("name", ["spectral_norm", "weight_norm"])
-def test_hooks_of_old_are_no_hindrance_where_their_weights_are_not_trained(name):
-    dp_compile(old(name).eval(), "bitfit", options=EAGER)(torch.randn(5, 4, dtype=torch.float64)).sum().backward()
+def calibrated(**arguments):
+    calibrate_noise_multiplier(
+        **{"target_epsilon": 1.0, "sampling_probability": 0.1, "steps": 10, "delta": 1e-5, **arguments}
+    )
 
 
-def encoder(**arguments: bool) -> Run:
-    layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+NUMBERS = [True, "1", None, math.nan, math.inf, -1.0, torch.ones(2), 1j]
+COUNTS = [True, "1", None, 1.0, -1, math.nan]
+WORDS = [None, 3, "other", ["full"], b"full"]
+ACCOUNTING = [
+    ("noise_multiplier", NUMBERS),
+    ("sampling_probability", [0, 2, *NUMBERS]),
+    ("steps", COUNTS),
+    ("delta", [0, 1, *NUMBERS]),
+]
+REFUSED = [
+    (compile_with, "max_grad_norm", [0, *NUMBERS]),
+    (compile_with, "max_samples", [0, *COUNTS]),
+    (compile_with, "max_parts", [0, *COUNTS]),
+    (compile_with, "mode", WORDS),
+    (compile_with, "loss_reduction", WORDS),
+    (compile_with, "add_biases", ["yes", 1, None]),
+    (compile_with, "options", ["eager", {"backend": "eager"}, CompileOptions]),
+    (compile_with, "also_train", [3, [3], None]),
+    (CompileOptions, "memory_budget", [2, *NUMBERS]),
+    *((CompileOptions, field, WORDS) for field in ("backend", "norm_strategy", "batch", "verify")),
+    (noise_with, "noise_multiplier", NUMBERS),
+    (noise_with, "sensitivity", [0, *NUMBERS]),
+    (noise_with, "expected_batch_size", [0, *NUMBERS]),
+    (lambda num_records: PoissonSampler(num_records, 0.5, 3), "num_records", [0, *COUNTS]),
+    (lambda sampling_probability: PoissonSampler(10, sampling_probability, 3), "sampling_probability", [0, 2, *NUMBERS]),
+    (lambda steps: PoissonSampler(10, 0.5, steps), "steps", COUNTS),
+    *((accounted, name, values) for name, values in ACCOUNTING),
+    *((calibrated, name, values) for name, values in [("target_epsilon", [0, *NUMBERS]), *ACCOUNTING[1:]]),
+    (lambda max_size: split_batch(torch.arange(3), max_size), "max_size", [0, *COUNTS]),
+]
 
-    def forward(m: nn.Module, x: Tensor) -> Tensor:
-        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=x.dtype)
-        return m.encoder(x, mask=mask, **arguments)
 
-    return Run(forward, encoder=nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)).double()
-
-
-def test_a_transformer_with_a_mask_asks_for_is_causal():
-    x = torch.randn(3, 5, 4, dtype=torch.float64)
-    with pytest.raises(CaptureError) as caught:
-        dp_compile(encoder(), "full", options=EAGER)(x)
-    assert "is_causal" in caught.value.fix
-    check_exact(encoder(is_causal=True), x)
+@pytest.mark.parametrize(
+    ("call", "name", "value"),
+    [pytest.param(call, name, value, id=f"{name}={value!r}") for call, name, values in REFUSED for value in values],
+)
+def test_what_is_no_such_value_is_refused_by_its_name(call, name, value):
+    with pytest.raises(ArgumentError, match=name) as caught:
+        call(**{name: value})
+    assert caught.value.fix
 
 
-def test_other_branches_on_data_are_told_as_before():
-    with pytest.raises(CaptureError) as caught:
-        dp_compile(Run(lambda m, x: m.layer(x) if x.sum() > 0 else x, layer=nn.Linear(4, 4)), "full", options=EAGER)(
-            torch.ones(2, 4)
-        )
-    assert "is_causal" not in caught.value.fix
-
-
-def test_a_flag_set_on_an_activation_names_the_switch():
-    def forward(m: nn.Module, x: Tensor) -> Tensor:
-        x = x * 2
-        x.requires_grad = True
-        return m.layer(x)
-
-    with pytest.raises(CaptureError) as caught:
-        dp_compile(Run(forward, layer=nn.Linear(4, 4)), "full", options=EAGER)(torch.ones(2, 4))
-    assert "_requires_grad = False" in caught.value.fix
-    assert "freeze_feature_encoder" in caught.value.fix
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), 0.5])
+def test_numbers_of_numpy_are_numbers(number):
+    require_positive("x", number, why="")
+    require_share("x", number, why="")
+    require_probability("x", number, why="", may_be_one=False)
+    require_count("n", np.int64(3), why="")
+    assert compile_with(max_grad_norm=number).sensitivity == pytest.approx(0.5, rel=0.01)

@@ -8,9 +8,9 @@ is nearly always the privacy loss distribution, tight up to its grid; without, a
 import math
 from collections.abc import Callable
 
+from dpgraph.checks import require_count, require_non_negative, require_positive, require_probability
 from dpgraph.errors import ArgumentError
 from dpgraph.privacy.bounds import choose_grid, loss_distribution, renyi, without_sampling
-from dpgraph.privacy.validation import require_count, require_non_negative, require_positive, require_probability
 
 __all__ = ["calibrate_noise_multiplier", "epsilon"]
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from dpgraph.checks import require_non_negative, require_positive
 from dpgraph.deliveries import record_of
 from dpgraph.errors import ArgumentError
 from dpgraph.privacy.entropy import entropy_generator
 from dpgraph.privacy.stepping import are_private, check_gradients, named_parameters, repeats
-from dpgraph.privacy.validation import require_non_negative, require_positive
 
 __all__ = ["GaussianNoise", "add_noise_on_step"]
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from dpgraph.checks import require_count, require_probability
 from dpgraph.privacy.entropy import entropy_generator
-from dpgraph.privacy.validation import require_count, require_probability
 
 __all__ = ["PoissonSampler", "split_batch"]
 
