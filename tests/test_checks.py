@@ -56,7 +56,11 @@ REFUSED = [
     (noise_with, "sensitivity", [0, *NUMBERS]),
     (noise_with, "expected_batch_size", [0, *NUMBERS]),
     (lambda num_records: PoissonSampler(num_records, 0.5, 3), "num_records", [0, *COUNTS]),
-    (lambda sampling_probability: PoissonSampler(10, sampling_probability, 3), "sampling_probability", [0, 2, *NUMBERS]),
+    (
+        lambda sampling_probability: PoissonSampler(10, sampling_probability, 3),
+        "sampling_probability",
+        [0, 2, *NUMBERS],
+    ),
     (lambda steps: PoissonSampler(10, 0.5, steps), "steps", COUNTS),
     *((accounted, name, values) for name, values in ACCOUNTING),
     *((calibrated, name, values) for name, values in [("target_epsilon", [0, *NUMBERS]), *ACCOUNTING[1:]]),
