@@ -3,7 +3,7 @@
 from dpgraph import losses
 from dpgraph.api import dp_compile
 from dpgraph.audit import Audit, Influence, audit_provenance
-from dpgraph.clipping import ClippingFunction
+from dpgraph.clipping import AutoS, ClippingFunction
 from dpgraph.errors import (
     ArgumentError,
     CaptureError,
@@ -23,6 +23,7 @@ from dpgraph.validate.record import Validation
 __all__ = [
     "ArgumentError",
     "Audit",
+    "AutoS",
     "CaptureError",
     "ClippingFunction",
     "CompileOptions",

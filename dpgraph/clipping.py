@@ -1,13 +1,15 @@
 """Clipping functions: from the norm of a sample's gradient to the factor that bounds what it contributes."""
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from dpgraph.checks import require_positive
 from dpgraph.errors import ArgumentError
 
-__all__ = ["CLIPPING_FUNCTIONS", "ClippingFunction", "find_clipping"]
+__all__ = ["CLIPPING_FUNCTIONS", "AutoS", "ClippingFunction", "find_clipping"]
 
 
 @runtime_checkable
@@ -17,29 +19,40 @@ class ClippingFunction(Protocol):
     Formal guarantee that an implementation owes: `norm * factor(norm, R) <= bound(R)` for every norm in [0, inf) and
     every R > 0, with factors that are finite and >= 0; and row b of the factors is a function of row b of the norms and
     of R alone: not of other rows or their number, nor of random numbers or a state. Norms that are not finite never
-    matter: their samples have factor 0.
+    matter: their samples have factor 0. R is an input of the compiled graph and may change from step to step: `factor`
+    gets it as a tensor, and computes with both as with tensors.
 
     The bound is tried on a grid of norms when the mechanism is defined (`clipping_contract.py`); that rows are kept
     apart is proved when the function is traced. Either is an `ArgumentError`.
     """
 
-    def factor(self, norm: Tensor, max_norm: float) -> Tensor:
-        """Clip factors, of the shape of `norm` ([B], or [B, K] with one column a group), all >= 0 and finite."""
+    def factor(self, norm: Tensor, max_norm: Tensor) -> Tensor:
+        """Clip factors [B, K], with one column a group, of norms and R of the same shape; all >= 0 and finite."""
 
     def bound(self, max_norm: float) -> float:
         """The largest norm of a clipped gradient."""
 
 
+@dataclass(frozen=True, slots=True)
 class AutoS:
-    """R / (n + 0.01): automatic clipping with a stability constant (Bu et al. 2023, arXiv:2206.07136, section 4).
+    """R / (n + gamma): automatic clipping with a stability constant (Bu et al. 2023, arXiv:2206.07136, section 4).
 
-    norm 0: factor R / 0.01, contribution 0.
+    norm 0: factor R / gamma, contribution 0. The smaller gamma, the more samples of small gradient weigh.
+
+    Attributes:
+        gamma: finite and above 0.
+
+    Raises:
+        ArgumentError: gamma is something else.
     """
 
-    stability = 0.01
+    gamma: float = 0.01
 
-    def factor(self, norm: Tensor, max_norm: float) -> Tensor:
-        return max_norm / (norm + self.stability)
+    def __post_init__(self) -> None:
+        require_positive("gamma", self.gamma, why="it keeps the factors of small gradients finite")
+
+    def factor(self, norm: Tensor, max_norm: Tensor) -> Tensor:
+        return max_norm / (norm + self.gamma)
 
     def bound(self, max_norm: float) -> float:
         return max_norm
@@ -58,13 +71,11 @@ class AutoV:
     # In units of the dtype's rounding error; sums of many terms gather some.
     noise = 16
 
-    def factor(self, norm: Tensor, max_norm: float) -> Tensor:
+    def factor(self, norm: Tensor, max_norm: Tensor) -> Tensor:
         # n below the smallest normal number would give an infinite factor
         info = torch.finfo(norm.dtype)
-        threshold: Tensor | float = info.tiny * max(1.0, max_norm)
-        if norm.ndim > 1:
-            largest = torch.where(torch.isfinite(norm), norm, 0).amax(-1, keepdim=True)
-            threshold = (self.noise * info.eps * largest).clamp_min(threshold)
+        largest = torch.where(torch.isfinite(norm), norm, 0).amax(-1, keepdim=True)
+        threshold = torch.maximum(self.noise * info.eps * largest, (info.tiny * max_norm).clamp_min(info.tiny))
         return torch.where(norm > threshold, max_norm / norm.clamp_min(info.tiny), 0)
 
     def bound(self, max_norm: float) -> float:
@@ -77,7 +88,7 @@ class Abadi:
     norm 0: factor 1.
     """
 
-    def factor(self, norm: Tensor, max_norm: float) -> Tensor:
+    def factor(self, norm: Tensor, max_norm: Tensor) -> Tensor:
         return (max_norm / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_max(1)
 
     def bound(self, max_norm: float) -> float:

@@ -63,7 +63,15 @@ def _tables(max_norm: float, num_groups: int, dtype: torch.dtype) -> Tensor:
 
 
 def _factors(clipping: ClippingFunction, norms: Tensor, max_norm: float) -> Tensor:
-    factors = clipping.factor(norms.clone(), max_norm)
+    try:
+        factors = clipping.factor(norms.clone(), torch.full_like(norms, max_norm))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise _broken(
+            clipping,
+            f"cannot compute factors: {error}",
+            fix="take norm and max_norm for tensors of one shape, and compute with torch's functions alone: "
+            "torch.where and torch.maximum in place of if and max",
+        ) from error
     if not isinstance(factors, Tensor) or factors.shape != norms.shape:
         found = f"of shape {list(factors.shape)}" if isinstance(factors, Tensor) else repr(factors)
         raise _broken(

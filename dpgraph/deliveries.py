@@ -59,6 +59,7 @@ class Record:
         num_samples: how many samples were delivered since the gradient was empty, or a noisy step took it.
         num_parts: in how many calls.
         sums: how many of both are covered, at most.
+        sensitivity: the largest of the calls.
     """
 
     def __init__(self, parameter: Tensor) -> None:
@@ -66,7 +67,7 @@ class Record:
         self.backward = -1
         self.was_empty = False
         self.num_samples = self.num_parts = 0
-        self.sums = Sums()
+        self.sums, self.sensitivity = Sums(), 0.0
         self._parameter = TensorWeakRef(parameter)
         self._delivered: TensorWeakRef | None = None
         self._unwatched_version: int | None = None
@@ -84,11 +85,13 @@ class Record:
         """Whether a living module trains the parameter."""
         return any(True for _ in self.guards)
 
-    def note_delivery(self, gradient: Tensor, backward: int, *, was_empty: bool, num_samples: int, sums: Sums) -> None:
+    def note_delivery(
+        self, gradient: Tensor, backward: int, *, was_empty: bool, num_samples: int, sums: Sums, sensitivity: float
+    ) -> None:
         """`gradient` is the parameter's, and holds what private graphs delivered, and nothing else."""
         self.num_samples = num_samples + (0 if was_empty else self.num_samples)
         self.num_parts = 1 + (0 if was_empty else self.num_parts)
-        self.sums = sums
+        self.sums, self.sensitivity = sums, max(sensitivity, 0.0 if was_empty else self.sensitivity)
         self.was_empty = was_empty or (self.was_empty and backward == self.backward)
         self.backward = backward
         self._delivered, self._noisy = TensorWeakRef(gradient), None

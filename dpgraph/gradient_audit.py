@@ -131,17 +131,18 @@ def audit_gradients(
         )
     given = Arguments.of_call(inputs, targets)
     signature = inspect.signature(model.original_module.forward)
-    call = find_batch(given, signature, model._batch_dims)
+    call = find_batch(given, signature, model._calls.batch_dims)
     experiment = _Experiment(model, given, call, output_dim, seed)
     found, norms = experiment.through_the_module()
     dtype, samples = experiment.through_the_loop()
-    factors, expected_norms = _clip(model._mechanism, samples)
+    mechanism = model._calls.mechanism
+    factors, expected_norms = _clip(mechanism, samples)
     dtypes = {p.dtype for n, p in model.original_module.named_parameters() if n in found}
     coarsest = max(dtypes, key=lambda d: torch.finfo(d).eps)
     eps = torch.finfo(coarsest).eps
     allowed = eps**0.5 if tolerance is None else tolerance
     expected = {
-        name: torch.stack([factors[b, model._mechanism.group_of[name]] * g[name] for b, g in enumerate(samples)]).sum(0)
+        name: torch.stack([factors[b, mechanism.group_of[name]] * g[name] for b, g in enumerate(samples)]).sum(0)
         for name in found
     }
     largest = max(float(e.norm()) for e in expected.values())
@@ -149,7 +150,7 @@ def audit_gradients(
     norms_error = float((norms - expected_norms).abs().max() / expected_norms.max().clamp_min(torch.finfo(dtype).tiny))
     return GradientAudit(
         num_samples=call.num_samples,
-        backend=model._compiler.options.backend,
+        backend=model._calls.compiler.options.backend,
         loop_dtype=dtype,
         tolerance=allowed,
         norms_error=norms_error,
@@ -179,7 +180,7 @@ def _clip(mechanism: Mechanism, samples: list[dict[str, Tensor]]) -> tuple[Tenso
         ]
     )
     finite = torch.isfinite(norms)
-    factors = mechanism.clipping.factor(norms, mechanism.max_group_norm)
+    factors = mechanism.clipping.factor(norms, torch.full_like(norms, mechanism.max_group_norm))
     return torch.where(finite, factors, 0), norms
 
 
@@ -195,14 +196,14 @@ class _Experiment:
         """Gradients that one backward of a copy leaves, by parameter, and norms [B, K]."""
         twin = copy.deepcopy(self.model).eval()
         twin.zero_grad()
-        behind = {"targets": self.given.targets} if self.model._loss_fn is not None else {}
+        behind = {"targets": self.given.targets} if self.model._calls.loss_fn is not None else {}
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(self.seed)
             outputs = twin(*self.given.args, **self.given.kwargs, **behind)
             loss = self._loss(outputs, rows=range(self.call.num_samples))
-            (loss / self.call.num_samples if self.model._mechanism.loss_reduction == "mean" else loss).backward()
+            (loss / self.call.num_samples if self.model._calls.mechanism.loss_reduction == "mean" else loss).backward()
         parameters = dict(twin.named_parameters())
-        found = {n: parameters[n] for n in self.model._mechanism.trained}
+        found = {n: parameters[n] for n in self.model._calls.mechanism.trained}
         norms = twin.grad_norms.reshape(self.call.num_samples, -1).double().cpu()
         return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in found.items()}, norms
 
@@ -217,7 +218,7 @@ class _Experiment:
     def _loop(self, convert: Any) -> list[dict[str, Tensor]]:
         twin = copy.deepcopy(self.model.original_module).eval()
         convert(twin)
-        parameters = {n: p for n, p in twin.named_parameters() if n in self.model._mechanism.group_of}
+        parameters = {n: p for n, p in twin.named_parameters() if n in self.model._calls.mechanism.group_of}
         for p in parameters.values():
             p.requires_grad_()
 
@@ -233,8 +234,8 @@ class _Experiment:
                 torch.manual_seed(self.seed)
                 one = self.call.arguments.map(partial(row, b))
                 outputs = twin(*one.args, **one.kwargs)
-                if self.model._loss_fn is not None:
-                    outputs = self.model._loss_fn(outputs, *one.targets)
+                if self.model._calls.loss_fn is not None:
+                    outputs = self.model._calls.loss_fn(outputs, *one.targets)
                 gradients = torch.autograd.grad(
                     self._loss(outputs, rows=range(b, b + 1)), list(parameters.values()), allow_unused=True
                 )
@@ -248,7 +249,7 @@ class _Experiment:
 
     def _loss(self, outputs: Any, rows: range) -> Tensor:
         """The sum of losses, or of outputs with random weights that are those of the same samples in every batch."""
-        if self.model._loss_fn is not None:
+        if self.model._calls.loss_fn is not None:
             total: Tensor = outputs.sum()
             return total
         terms = []

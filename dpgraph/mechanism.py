@@ -4,7 +4,7 @@ import fnmatch
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -47,6 +47,7 @@ class Mechanism:
         max_grad_norm: R, the bound for all groups together.
         loss_reduction: whether the loss is a sum or a mean over the samples.
         sums: how much is added up between two steps.
+        dtypes: those that norms are in.
     """
 
     mode: Mode
@@ -57,6 +58,23 @@ class Mechanism:
     max_grad_norm: float
     loss_reduction: LossReduction
     sums: Sums
+    dtypes: frozenset[torch.dtype]
+
+    def with_bound(self, max_grad_norm: float) -> "Mechanism":
+        """The same with another R.
+
+        Raises:
+            ArgumentError: it is no number above 0, or the clipping function breaks its contract there.
+        """
+        require_positive(
+            "max_grad_norm",
+            max_grad_norm,
+            why="it is the bound on what a sample contributes, which the noise is scaled to",
+            hint="1.0 is usual, and with automatic clipping it only scales the step",
+        )
+        found = replace(self, max_grad_norm=float(max_grad_norm))
+        check_contract(found.clipping, found.max_group_norm, found.num_groups, found.dtypes)
+        return found
 
     @property
     def num_groups(self) -> int:
@@ -103,12 +121,6 @@ def define_mechanism(
     """
     require_choice("mode", mode, get_args(Mode), why="it says what is trained")
     require_choice("loss_reduction", loss_reduction, get_args(LossReduction), why="a mean is undone before clipping")
-    require_positive(
-        "max_grad_norm",
-        max_grad_norm,
-        why="it is the bound on what a sample contributes, which the noise is scaled to",
-        hint="1.0 is usual, and with automatic clipping it only scales the step",
-    )
     check_sums(sums)
     patterns = [also_train] if isinstance(also_train, str) else also_train
     if not (isinstance(patterns, Sequence) and all(isinstance(pattern, str) for pattern in patterns)):
@@ -121,10 +133,9 @@ def define_mechanism(
     check_memory(model, trained)
     names, group_of = _group(trained, grouping)
     function = find_clipping(clipping)
-    found = Mechanism(mode, trained, group_of, names, function, float(max_grad_norm), loss_reduction, sums)
     dtypes = {torch.promote_types(model.get_parameter(name).dtype, torch.float32) for name in trained}
-    check_contract(found.clipping, found.max_group_norm, found.num_groups, dtypes)
-    return found
+    unbounded = Mechanism(mode, trained, group_of, names, function, 1.0, loss_reduction, sums, frozenset(dtypes))
+    return unbounded.with_bound(max_grad_norm)
 
 
 def is_bias(name: str) -> bool:

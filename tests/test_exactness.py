@@ -164,7 +164,7 @@ def test_batches_of_other_sizes_are_exact_without_compiling_again(name):
         architecture.loss(outputs, batch.labels).sum().backward()
         assert module.grad_norms.shape == (num_samples,)
         check_gradients(model, module, loop(architecture, model, batch), "auto-s", "flat", TOLERANCE[torch.float64])
-    assert len(module._compiler.rewritings) == 1
+    assert len(module._calls.compiler.rewritings) == 1
 
 
 @pytest.mark.parametrize(

@@ -49,12 +49,12 @@ def test_the_model_is_left_as_it_was(monkeypatch):
     module, x = make(), inputs()
     module(x).sum().backward()
     before = {name: p.grad.clone() for name, p in module.named_parameters()}
-    captured, state = len(module._compiler.rewritings), torch.get_rng_state()
+    captured, state = len(module._calls.compiler.rewritings), torch.get_rng_state()
     assert audit_gradients(module, (x,)).exact
     assert torch.equal(torch.get_rng_state(), state)
     assert module.training
     assert module.original_module.training
-    assert len(module._compiler.rewritings) == captured
+    assert len(module._calls.compiler.rewritings) == captured
     assert all(torch.equal(p.grad, before[name]) for name, p in module.named_parameters())
 
 

@@ -151,7 +151,7 @@ def test_without_gradients_the_model_just_runs():
             y = module(x)
             torch.testing.assert_close(y, model(x))
             assert not y.requires_grad
-    assert module._compiler.rewritings == []
+    assert module._calls.compiler.rewritings == []
     # a program that could not be trained privately may still be evaluated
     mixing = dp_compile(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), "full", options=EAGER)
     with torch.no_grad():

@@ -37,7 +37,7 @@ def test_two_hundred_poisson_batches(architecture):
         batch = architecture.batch(size)
         architecture.losses(module, batch).sum().backward()
         assert module.grad_norms.shape == (size,)
-    assert len(module._compiler.rewritings) <= MOST_COMPILATIONS
+    assert len(module._calls.compiler.rewritings) <= MOST_COMPILATIONS
     assert compilations() <= MOST_COMPILATIONS
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 

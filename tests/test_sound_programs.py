@@ -130,7 +130,7 @@ def test_one_graph_is_for_batches_of_every_size_however_they_lie(layout):
     module = dp_compile(model, "full", batch_dims=axis, options=EAGER)
     for num_samples in (4, 6, 2, 9):
         module(make(num_samples)).sum().backward()
-    assert len(module._compiler.rewritings) == 1
+    assert len(module._calls.compiler.rewritings) == 1
 
 
 def test_an_offset_that_is_out_of_range_reaches_no_other_sample():

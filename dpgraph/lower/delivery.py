@@ -17,7 +17,7 @@ from torch.autograd.function import BackwardCFunction
 from dpgraph.deliveries import Origin, first_nonzero, origin, record_of, undo
 from dpgraph.errors import ArgumentError, Place
 from dpgraph.lower.guard import Guard, refuse_foreign_hooks
-from dpgraph.sums import Sums
+from dpgraph.mechanism import Mechanism
 from dpgraph.torch_compat import backward_under_way, will_accumulate
 from dpgraph.unrounded import found_unrounded
 
@@ -32,7 +32,7 @@ class Delivery:
         names: id of a parameter -> its name.
         probe: the call's probe, whose gradient are the norms.
         num_samples: of the call.
-        sums: how much may be added up.
+        mechanism: of the call.
         guard: lives as long as a backward may still come.
         is_done: whether it came.
     """
@@ -40,7 +40,7 @@ class Delivery:
     names: Mapping[int, str]
     probe: Tensor
     num_samples: int
-    sums: Sums
+    mechanism: Mechanism
     guard: Guard
     is_done: bool = False
 
@@ -75,7 +75,12 @@ class Delivery:
                 was_empty = p.grad is None
                 added = _add(p, g, steal=id(g) in stealable)
                 record_of(p).note_delivery(
-                    added, backward_under_way(), was_empty=was_empty, num_samples=self.num_samples, sums=self.sums
+                    added,
+                    backward_under_way(),
+                    was_empty=was_empty,
+                    num_samples=self.num_samples,
+                    sums=self.mechanism.sums,
+                    sensitivity=self.mechanism.sensitivity,
                 )
             for p, g in arrived:
                 if p is self.probe:

@@ -1,27 +1,18 @@
 """The module that `dp_compile` returns."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dpgraph.capture.arguments import Arguments
-from dpgraph.capture.batch import BatchDims, BatchedCall, find_batch
+from dpgraph.capture.batch import BatchDims
 from dpgraph.errors import ArgumentError
-from dpgraph.lower.capture_errors import refuse_detours, translate, went_around
-from dpgraph.lower.compiler import Compiler
-from dpgraph.lower.delivery import Delivery
-from dpgraph.lower.guard import Guard
-from dpgraph.lower.held_tensors import HeldTensors
-from dpgraph.lower.known_tensors import name_tensors
-from dpgraph.lower.one_call import OneCall
-from dpgraph.lower.one_step import describe, measure_one_step
+from dpgraph.lower.calls import Calls
+from dpgraph.lower.one_step import measure_one_step
 from dpgraph.lower.own_class import class_like
-from dpgraph.lower.padding import refuse_sums, without_padding
-from dpgraph.lower.parameters import KnownParameters
-from dpgraph.lower.probed import LossFunction, check_losses, check_targets, make_probe, run_with_probe
+from dpgraph.lower.probed import LossFunction, check_targets
 from dpgraph.lower.released import Released, SaysNorms
 from dpgraph.lower.reversible import ReversibleChange
 from dpgraph.mechanism import Mechanism
@@ -29,7 +20,6 @@ from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting
 from dpgraph.report.certificate import Certificate, make_certificate
 from dpgraph.report.report import Report, make_report
-from dpgraph.torch_compat import batch_marked, capture_config, compile_separately
 from dpgraph.validate.record import Validation
 
 __all__ = ["DPModule"]
@@ -72,21 +62,8 @@ class DPModule(SaysNorms, nn.Module):
             self.__dict__[registry] = model.__dict__[registry]
         self.training = model.training
         self._held = model
-        self._mechanism = mechanism
-        self._batch_dims = batch_dims
-        self._loss_fn = loss_fn
-        self._change = change
-        self._one_call, self._guard, self._attributes = OneCall(), Guard(), HeldTensors(model)
-        self._compiler = Compiler(mechanism, options, self._attributes)
-        self._compiled: Callable[..., Any] = compile_separately(run_with_probe, self._compiler)
-        self._known = KnownParameters.of(model, mechanism.trained)
-        self._known.look_up(model, self._guard)
-        self._signature = inspect.signature(model.forward)
-        self._released: Released | None = None
-        self._fixed_rows: int | None = None
+        self._calls = Calls(model, mechanism, options, loss_fn=loss_fn, batch_dims=batch_dims, change=change)
         self._reported: tuple[Rewriting, Report] | None = None
-        self._example: Arguments | None = None
-        self._ran, self._is_withdrawn = False, False
         self._is_made = True
 
     def __getattr__(self, name: str) -> Any:
@@ -106,8 +83,9 @@ class DPModule(SaysNorms, nn.Module):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles hold a copy of the model, and capture it anew at their first call."""
-        rest = {"loss_fn": self._loss_fn, "batch_dims": self._batch_dims, "change": self._change}
-        return _make_module, (self._held, self._mechanism, self._compiler.options, self._is_withdrawn, rest)
+        calls = self._calls
+        rest = {"loss_fn": calls.loss_fn, "batch_dims": calls.batch_dims, "change": calls.change}
+        return _make_module, (self._held, calls.mechanism, calls.compiler.options, calls.is_withdrawn, rest)
 
     def train(self, mode: bool = True) -> "DPModule":
         """Set training mode, for the model given too."""
@@ -121,12 +99,27 @@ class DPModule(SaysNorms, nn.Module):
         return self._held
 
     @property
+    def max_grad_norm(self) -> float:
+        """R, which may be set between two calls: it is an input of the compiled graphs.
+
+        Far from 1 (beyond 2^-20 to 2^20) a new R compiles them anew.
+
+        Raises:
+            ArgumentError: what is set is no finite number above 0.
+        """
+        return self._calls.mechanism.max_grad_norm
+
+    @max_grad_norm.setter
+    def max_grad_norm(self, value: float) -> None:
+        self._calls.change_bound(value)
+
+    @property
     def sensitivity(self) -> float:
         """The largest norm of what one sample adds to the trained parameters' gradients, as they are computed.
 
         R, and a little more for what is rounded; see docs/arithmetic.md.
         """
-        return self._mechanism.sensitivity
+        return self._calls.mechanism.sensitivity
 
     @property
     def rewriting(self) -> Rewriting:
@@ -135,13 +128,13 @@ class DPModule(SaysNorms, nn.Module):
         Raises:
             ArgumentError: nothing was captured yet.
         """
-        if not self._compiler.rewritings:
+        if not self._calls.compiler.rewritings:
             raise ArgumentError(
                 "the model was not captured yet",
                 why="the graphs exist from the first call in grad mode on",
                 fix="call the module once, or pass example_inputs to dp_compile",
             )
-        return self._compiler.rewritings[-1]
+        return self._calls.compiler.rewritings[-1]
 
     @property
     def report(self) -> Report:
@@ -152,14 +145,15 @@ class DPModule(SaysNorms, nn.Module):
         """
         rewriting = self.rewriting
         if self._reported is None or self._reported[0] is not rewriting:
-            made = make_report(self._held, self._mechanism, self._compiler.options, rewriting, self._measure)
+            mechanism, options = self._calls.mechanism, self._calls.compiler.options
+            made = make_report(self._held, mechanism, options, rewriting, self._measure)
             self._reported = (rewriting, made)
         return self._reported[1]
 
     @property
     def validations(self) -> tuple[Validation, ...]:
         """What was compared of each compiled graph with its operators run one by one; see `CompileOptions.verify`."""
-        return self._compiler.validations
+        return self._calls.compiler.validations
 
     @property
     def certificate(self) -> Certificate:
@@ -169,9 +163,9 @@ class DPModule(SaysNorms, nn.Module):
             ArgumentError: nothing was captured yet.
         """
         _ = self.rewriting
-        loss_inside = self._loss_fn is not None
-        graphs = self._compiler.rewritings, self._compiler.validations
-        return make_certificate(self._mechanism, *graphs, loss_inside=loss_inside, batch_dims=self._batch_dims)
+        calls = self._calls
+        graphs, loss_inside = (calls.compiler.rewritings, calls.compiler.validations), calls.loss_fn is not None
+        return make_certificate(calls.mechanism, *graphs, loss_inside=loss_inside, batch_dims=calls.batch_dims)
 
     @property
     def graphs(self) -> Mapping[str, torch.fx.Graph]:
@@ -194,83 +188,27 @@ class DPModule(SaysNorms, nn.Module):
                 as it was before `dp_compile`, and the next call tries anew.
         """
         targets: tuple[Any, ...] = ()
-        if self._loss_fn is not None:
+        loss_fn = self._calls.loss_fn
+        if loss_fn is not None:
             targets = kwargs.pop("targets", ())
-            check_targets(self._loss_fn, targets)
+            check_targets(loss_fn, targets)
         if not torch.is_grad_enabled():
             outputs = self._held(*args, **kwargs)
-            return outputs if self._loss_fn is None else self._loss_fn(outputs, *targets)
-        refuse_detours()
-        with self._one_call:
-            return self._forward(Arguments(args, kwargs, targets))
+            return outputs if loss_fn is None else loss_fn(outputs, *targets)
+        return self._calls(Arguments(args, kwargs, targets))
 
-    def _forward(self, given: Arguments) -> Any:
-        if self._is_withdrawn:
-            self._change.redo(self._held, self._mechanism.trained)
-            self._is_withdrawn = False
-        names = self._known.look_up(self, self._guard)
-        captured = len(self._compiler.rewritings)
-        try:
-            call = find_batch(given, self._signature, self._batch_dims, fixed_rows=self._fixed_rows)
-            outputs = self._run(call, names)
-        except BaseException as error:
-            if not self._ran:
-                self._withdraw()
-            refusal = translate(error)
-            if refusal is None or refusal is error:
-                raise
-            raise refusal from refusal.__cause__
-        if not self._compiler.has_run:
-            raise went_around()
-        self._ran = True
-        if self._compiler.options.batch == "fixed":
-            self._fixed_rows = call.num_rows
-        if len(self._compiler.rewritings) > captured:
-            self._example = describe(given)
-        return outputs
-
-    def _withdraw(self) -> None:
-        """Give the model back as it was, and forget what was captured."""
-        self._change.undo()
-        self._is_withdrawn = True
-        self._compiler = Compiler(self._mechanism, self._compiler.options, self._attributes)
-        self._compiled = compile_separately(run_with_probe, self._compiler)
-
-    def _run(self, call: BatchedCall, names: Mapping[int, str]) -> Any:
-        """What the private graph returns, without padding; None if torch did not run one."""
-        probe, given = self._make_probe(call), call.arguments
-        rows = tuple(x for x in given.leaves() if id(x) in call.dims)
-        delivery = Delivery(names, probe, call.num_samples, self._mechanism.sums, self._guard)
-        axes = tuple(call.dims[id(x)] for x in rows)
-        marked = [(probe, 0), *zip(rows, axes, strict=True)]
-        tensors = name_tensors(self, self._loss_fn, self._attributes, call, probe, names)
-        with capture_config(), self._compiler.during(tensors, delivery), batch_marked(marked):
-            outputs, _ = self._compiled(
-                self._held, self._loss_fn, probe, rows, axes, given.args, given.kwargs, given.targets
-            )
-        if not self._compiler.has_run:
-            return None
-        if self._loss_fn is not None:
-            check_losses(outputs, call.num_rows)
-        if self._compiler.options.batch == "fixed":
-            refuse_sums(outputs, self._compiler.produced)
-        if call.num_rows == call.num_samples:
-            return outputs
-        return without_padding(outputs, self._compiler.produced, call)
+    @property
+    def _released(self) -> Released | None:
+        return self._calls.released
 
     def _measure(self) -> int:
         """Bytes at the peak of a step like the newest capture's; norms of the last backward are kept."""
-        assert self._example is not None, "a graph was captured outside a call"
-        before = self._released
-        peak = measure_one_step(self, self._example)
-        self._released = before
+        calls = self._calls
+        assert calls.example is not None, "a graph was captured outside a call"
+        before = calls.released
+        peak = measure_one_step(self, calls.example)
+        calls.released = before
         return peak
-
-    def _make_probe(self, call: BatchedCall) -> Tensor:
-        """The probe of a call, whose gradient will be the norms."""
-        like = next(p for name, p in self.named_parameters() if name in self._known.trained)
-        self._released = Released(make_probe(call, self._mechanism, like), call.num_samples)
-        return self._released.probe
 
 
 def _make_module(

@@ -29,7 +29,7 @@ def run_with_probe(
 ) -> tuple[Any, Tensor]:
     """What the model returns, or the loss if it belongs into the graph, and the probe.
 
-    The probe [B, 2, K] ties all batch axes to one size, carries each sample's loss scale in, and its gradient slot
+    The probe [B, 2, K] ties all batch axes to one size, carries loss scales and bounds in, and its gradient slot
     carries the norms out. Its own output is there to make autograd ask for that gradient; nobody uses it.
     """
     begin_capture()
@@ -42,7 +42,7 @@ def run_with_probe(
 
 
 def make_probe(call: BatchedCall, mechanism: Mechanism, like: Tensor) -> Tensor:
-    """Loss scales [B, 2, K]: 1, or B to undo a mean, and 0 for rows of padding.
+    """Loss scales and bounds [B, 2, K]: 1, or B to undo a mean, and 0 for rows of padding; R of each group.
 
     Its gradient has as many numbers: the norms, and the shares of their squares that rounding may have taken.
 
@@ -54,7 +54,7 @@ def make_probe(call: BatchedCall, mechanism: Mechanism, like: Tensor) -> Tensor:
     scale = float(call.num_samples) if mechanism.loss_reduction == "mean" else 1.0
     dtype = torch.promote_types(like.dtype, torch.float32)
     probe = torch.zeros(call.num_rows, 2, mechanism.num_groups, dtype=dtype, device=like.device)
-    probe[: call.num_samples] = scale
+    probe[: call.num_samples, 0], probe[:, 1] = scale, mechanism.max_group_norm
     return probe.requires_grad_()
 
 

@@ -1,5 +1,6 @@
 """What a backward says about the samples' norms."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +44,10 @@ class Released:
 class SaysNorms:
     """A module that says what the last backward found."""
 
-    _released: Released | None = None
+    @property
+    @abstractmethod
+    def _released(self) -> Released | None:
+        """Of the newest call, if there was one."""
 
     @property
     def grad_norms(self) -> Tensor:

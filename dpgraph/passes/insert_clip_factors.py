@@ -23,14 +23,14 @@ def insert_clip_factors(
     norms: Sequence[str],
     shares: Sequence[str],
     clipping: ClippingFunction,
-    max_norm: float,
     *,
     unit: float,
     weighed: torch.dtype,
 ) -> tuple[JointGraph, tuple[str, ...]]:
     """Add the weights [B] for each group: clip factor times loss scale, 0 where it or the norm is not finite.
 
-    A group's weights wait for no other group's norms, unless the clipping function compares them. Also lets the norms
+    R of each group is what the probe carries, beside the loss scales. A group's weights wait for no other group's
+    norms, unless the clipping function compares them. Also lets the norms
     leave the graph, with the shares of error in their squares: they become the gradient [B, 2, K] of the probe. What
     has no factor has an infinite norm there.
 
@@ -39,7 +39,6 @@ def insert_clip_factors(
         norms: names of their nodes [B], one for each group.
         shares: names of the nodes of the errors of their squares.
         clipping: the clipping function.
-        max_norm: R, for each group.
         unit: what the weights are divided by, so that they are ordinary numbers whatever R is.
         weighed: the least exact dtype in which something is multiplied by a weight.
 
@@ -54,7 +53,8 @@ def insert_clip_factors(
     nodes, probe = [new.nodes[name] for name in norms], new.nodes[joint.probe]
     scales = probe.meta["val"]
     with scales.fake_mode:
-        factor = trace(lambda norms: clipping.factor(norms, max_norm), [scales[:, 0].to(nodes[0].meta["val"].dtype)])
+        like = scales[:, 0].to(nodes[0].meta["val"].dtype)
+        factor = trace(lambda norm, max_norm: clipping.factor(norm, max_norm), [like, like.clone()])
     if factor.graph.find_nodes(op="get_attr"):
         raise ArgumentError(
             f"the clipping function {type(clipping).__name__} computes with a tensor of its own",
@@ -69,8 +69,9 @@ def insert_clip_factors(
 
         def weigh(scales: Tensor, *norms: Tensor, together: list[int] = together) -> list[Tensor]:
             table = torch.stack(norms, 1)
-            factors = factor(table)
-            found = factors * scales[:, 0, together[0] : together[-1] + 1].to(table.dtype)
+            scale, max_norm = scales[:, :, together[0] : together[-1] + 1].to(table.dtype).unbind(1)
+            factors = factor(table, max_norm)
+            found = factors * scale
             found = found if unit == 1 else found / unit
             finite = torch.isfinite(table)
             usable = finite & _is_usable(factors, table.dtype) & _is_usable(found, weighed)

@@ -101,11 +101,10 @@ def rewrite(
     if options.backend == "inductor":
         with_held, gradients = hold_operands(with_materialised, gradients)
     with_norms, norms, shares = insert_norms(with_held, gradients, group_of, mechanism.num_groups)
-    clipping, max_norm, unit = mechanism.clipping, mechanism.max_group_norm, mechanism.unit
     with_factors, weights = insert_clip_factors(
-        with_norms, norms, shares, clipping, max_norm, unit=unit, weighed=_least_exact(gradients)
+        with_norms, norms, shares, mechanism.clipping, unit=mechanism.unit, weighed=_least_exact(gradients)
     )
-    with_sums = insert_weighted_sums(with_factors, gradients, group_of, weights, unit)
+    with_sums = insert_weighted_sums(with_factors, gradients, group_of, weights, mechanism.unit)
     with_shared_sizes = share_sizes(with_sums)
     pruned = prune(with_shared_sizes, trained)
     with_copied_inputs = copy_written_inputs(pruned)

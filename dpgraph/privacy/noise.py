@@ -1,7 +1,7 @@
 """Gaussian noise on the way into an optimizer."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 from weakref import WeakSet, ref
 
 import torch
@@ -12,18 +12,27 @@ from dpgraph.checks import require_non_negative, require_positive
 from dpgraph.deliveries import record_of
 from dpgraph.errors import ArgumentError
 from dpgraph.privacy.entropy import entropy_generator
-from dpgraph.privacy.stepping import are_private, check_gradients, named_parameters, repeats
+from dpgraph.privacy.stepping import are_private, check_gradients, delivered_sensitivity, named_parameters, repeats
 
 __all__ = ["GaussianNoise", "add_noise_on_step"]
 
 NOISED_OPTIMIZERS: WeakSet[torch.optim.Optimizer] = WeakSet()
 
 
+@runtime_checkable
+class HasSensitivity(Protocol):
+    """What says how much one record adds at most: a `DPModule`."""
+
+    @property
+    def sensitivity(self) -> float:
+        """In Euclidean norm, over all parameters."""
+
+
 def add_noise_on_step(
     optimizer: torch.optim.Optimizer,
     *,
     noise_multiplier: float,
-    sensitivity: float,
+    sensitivity: float | HasSensitivity,
     expected_batch_size: float,
     generator: torch.Generator | None = None,
 ) -> "GaussianNoise":
@@ -39,7 +48,8 @@ def add_noise_on_step(
     Args:
         optimizer: any optimizer whose `step` takes no closure. It gets one noise at a time.
         noise_multiplier: sigma, finite and at least 0; 0 adds none and gives no privacy.
-        sensitivity: the largest norm of what one record adds, `DPModule.sensitivity`.
+        sensitivity: the largest norm of what one record adds, `DPModule.sensitivity`; or the module itself, whose
+            sensitivity may change with its `max_grad_norm`: the noise of a step is that of the largest delivered.
         expected_batch_size: in records, a constant (not the size of the batch drawn, which is private).
         generator: source of the noise, for reproducible runs. By default one per device, seeded with the operating
             system's entropy. A generator whose seed is known gives no privacy against those who know it.
@@ -62,7 +72,8 @@ def add_noise_on_step(
     ([-1.0, -2.0], 1)
     """
     require_non_negative("noise_multiplier", noise_multiplier, why="it scales the noise that hides a record")
-    require_positive("sensitivity", sensitivity, why="the noise must be as large as what it hides")
+    known = sensitivity.sensitivity if isinstance(sensitivity, HasSensitivity) else sensitivity
+    require_positive("sensitivity", known, why="the noise must be as large as what it hides")
     require_positive("expected_batch_size", expected_batch_size, why="the noisy sum is divided by it")
     if optimizer in NOISED_OPTIMIZERS:
         raise ArgumentError(
@@ -70,7 +81,7 @@ def add_noise_on_step(
             why="noise added twice is not the noise that the accountant counts",
             fix="call remove() on the first one, or make a new optimizer",
         )
-    return GaussianNoise(optimizer, noise_multiplier * sensitivity, expected_batch_size, generator)
+    return GaussianNoise(optimizer, noise_multiplier, sensitivity, expected_batch_size, generator)
 
 
 class GaussianNoise:
@@ -100,7 +111,7 @@ class GaussianNoise:
     Mironov 2012 ("On significance of the least significant bits for differential privacy") describes.
 
     Attributes:
-        scale: standard deviation of the noise, noise_multiplier * sensitivity.
+        noise_multiplier: sigma.
         expected_batch_size: what the noisy sums are divided by.
         num_steps: noisy steps so far; the accountant wants it.
     """
@@ -108,11 +119,13 @@ class GaussianNoise:
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        scale: float,
+        noise_multiplier: float,
+        sensitivity: float | HasSensitivity,
         expected_batch_size: float,
         generator: torch.Generator | None,
     ) -> None:
-        self.scale = scale
+        self.noise_multiplier = noise_multiplier
+        self._sensitivity = sensitivity
         self.expected_batch_size = expected_batch_size
         self.num_steps = 0
         self._generator = generator
@@ -125,6 +138,17 @@ class GaussianNoise:
             optimizer.register_step_post_hook(self._after_step),
         )
         NOISED_OPTIMIZERS.add(optimizer)
+
+    @property
+    def sensitivity(self) -> float:
+        """What one record adds at most, as things stand."""
+        given = self._sensitivity
+        return given.sensitivity if isinstance(given, HasSensitivity) else given
+
+    @property
+    def scale(self) -> float:
+        """Standard deviation of the noise, noise_multiplier * sensitivity."""
+        return self.noise_multiplier * self.sensitivity
 
     def remove(self) -> None:
         """Take the noise off the optimizer; its steps are then those of PyTorch. Removing twice does nothing more."""
@@ -143,10 +167,13 @@ class GaussianNoise:
             return
         # all checks first: an error must leave every gradient as it was
         self._is_private = self._is_private or are_private(parameters)
-        check_gradients(parameters, only_delivered=self._is_private)
+        sensitivity = self.sensitivity
+        if isinstance(self._sensitivity, HasSensitivity):
+            sensitivity = max(sensitivity, delivered_sensitivity(parameters))
+        check_gradients(parameters, only_delivered=self._is_private, sensitivity=sensitivity)
         for _, parameter in parameters:
             if parameter.requires_grad:
-                parameter.grad = self._noisy_mean(parameter)
+                parameter.grad = self._noisy_mean(parameter, self.noise_multiplier * sensitivity)
                 record_of(parameter).note_noise(parameter.grad)
         self.num_steps += 1
         self._depth = 1
@@ -154,11 +181,11 @@ class GaussianNoise:
     def _after_step(self, *_: Any) -> None:
         self._depth = max(self._depth - 1, 0)
 
-    def _noisy_mean(self, parameter: Tensor) -> Tensor:
+    def _noisy_mean(self, parameter: Tensor, scale: float) -> Tensor:
         dtype = torch.promote_types(parameter.dtype, torch.float32)
         generator = self._generator or self._entropy_on(parameter.device)
         total = torch.randn(parameter.shape, dtype=dtype, device=generator.device, generator=generator)
-        total = total.mul_(self.scale).to(parameter.device)
+        total = total.mul_(scale).to(parameter.device)
         if parameter.grad is not None:
             total += parameter.grad.to_dense() if parameter.grad.layout != torch.strided else parameter.grad
         return (total / self.expected_batch_size).to(parameter.dtype)

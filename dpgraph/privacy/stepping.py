@@ -8,7 +8,7 @@ from torch import nn
 from dpgraph.deliveries import Origin, first_nonzero, is_guarded, origin, pending, record_of
 from dpgraph.errors import ArgumentError, Place
 
-__all__ = ["are_private", "check_gradients", "named_parameters", "repeats"]
+__all__ = ["are_private", "check_gradients", "delivered_sensitivity", "named_parameters", "repeats"]
 
 Named = Sequence[tuple[str, nn.Parameter]]
 
@@ -31,12 +31,18 @@ def are_private(parameters: Named) -> bool:
     return any(is_guarded(p) or origin(p) is Origin.DELIVERED for _, p in parameters)
 
 
-def check_gradients(parameters: Named, *, only_delivered: bool) -> None:
+def delivered_sensitivity(parameters: Named) -> float:
+    """The largest that private graphs delivered the parameters' gradients with, 0 if there are none."""
+    return max((record_of(p).sensitivity for _, p in parameters if origin(p) is Origin.DELIVERED), default=0.0)
+
+
+def check_gradients(parameters: Named, *, only_delivered: bool, sensitivity: float) -> None:
     """Pass if every gradient may be noised and stepped with; nothing is changed.
 
     Args:
         parameters: the optimizer's.
         only_delivered: whether all gradients must be from private graphs.
+        sensitivity: what the noise is scaled to.
 
     Raises:
         ArgumentError: one may not be stepped with, by name.
@@ -47,6 +53,7 @@ def check_gradients(parameters: Named, *, only_delivered: bool) -> None:
         where = origin(p)
         if where is Origin.DELIVERED:
             _check_sums(name, p)
+            _check_sensitivity(name, p, sensitivity)
         if where is Origin.STALE:
             raise _stale(name)
         if where is Origin.REWRITTEN or (where is Origin.FOREIGN and only_delivered):
@@ -86,11 +93,24 @@ def _check_sums(name: str, parameter: nn.Parameter) -> None:
     sums = record.sums
     if record.num_samples > sums.max_samples or record.num_parts > sums.max_parts:
         raise ArgumentError(
-            f"more was added up than the sensitivity covers: {sums.max_samples} samples in {sums.max_parts} backwards",
+            f"{record.num_samples} samples in {record.num_parts} backward{'s' * (record.num_parts > 1)} were added up; "
+            f"the sensitivity covers {sums.max_samples} (max_samples) in {sums.max_parts} (max_parts)",
             place=Place(parameter=name),
             why="the larger a sum, the more rounding moves it when one sample comes or goes, and noise must hide that",
             fix="give dp_compile the largest numbers there can be between two steps, public ones, as max_samples= and "
-            "max_parts=; and zero_grad() what was added up for another purpose",
+            "max_parts=, and that module's sensitivity to the noise; zero_grad() what was added up for another purpose",
+        )
+
+
+def _check_sensitivity(name: str, parameter: nn.Parameter, covered: float) -> None:
+    delivered = record_of(parameter).sensitivity
+    if delivered > covered:
+        raise ArgumentError(
+            f"the noise is scaled to a sensitivity of {covered:.6g}, and the gradients have one of {delivered:.6g}",
+            place=Place(parameter=name),
+            why="less noise than the mechanism's bound asks for hides a record less than the accountant says",
+            fix="give add_noise_on_step sensitivity=model.sensitivity; if the bound changes between steps, "
+            "sensitivity=model, which it follows",
         )
 
 

@@ -123,7 +123,9 @@ def make_certificate(
     validated = {v.graph: str(v).partition(": ")[2] for v in validations}
     captured = [r.stages["captured"] for r in rewritings]
     graphs = [joint.graph for joint in captured]
-    name = next((n for n, f in CLIPPING_FUNCTIONS.items() if f is mechanism.clipping), None)
+    clipping = mechanism.clipping
+    name = next((n for n, f in CLIPPING_FUNCTIONS.items() if f is clipping), None)
+    is_known = type(clipping) in map(type, CLIPPING_FUNCTIONS.values())
     return Certificate(
         claim=CLAIM,
         graphs=tuple(
@@ -141,12 +143,12 @@ def make_certificate(
         ),
         mode=mechanism.mode,
         trained=mechanism.trained,
-        clipping=name or type(mechanism.clipping).__name__,
+        clipping=name or (repr(clipping) if is_known else type(clipping).__name__),
         max_grad_norm=mechanism.max_grad_norm,
         num_groups=mechanism.num_groups,
         sensitivity=mechanism.sensitivity,
         assumptions=_assumptions(mechanism, loss_inside),
-        trusted=_trusted(mechanism, graphs, batch_dims, known_clipping=name is not None),
+        trusted=_trusted(mechanism, graphs, batch_dims, known_clipping=is_known),
         versions={"dpgraph": _own_version(), "torch": torch.__version__},
     )
 

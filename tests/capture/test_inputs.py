@@ -292,7 +292,7 @@ def test_what_the_forward_itself_keeps_stays_known():
         y = module(x := torch.randn(4, 3))
         torch.testing.assert_close(y, model.layer(x) * 0.5**step + step)
         y.sum().backward()
-    assert len(module._compiler.rewritings) == 1
+    assert len(module._calls.compiler.rewritings) == 1
     model.decay.copy_(torch.randn(1))
     with pytest.raises(UnsupportedProgramError, match="'decay'"):
         module(torch.randn(4, 3))

@@ -72,7 +72,7 @@ def test_indices_that_a_row_of_zeros_would_not_hold(name, first):
     y.sum().backward()
     check_zero(module)
     check_exact(model, *inputs, module=module)
-    assert len(module._compiler.rewritings) == 1
+    assert len(module._calls.compiler.rewritings) == 1
 
 
 @pytest.mark.parametrize("batch", ["any", "fixed"])

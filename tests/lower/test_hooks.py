@@ -27,7 +27,7 @@ def test_a_hook_that_comes_later_counts_until_it_goes(when):
     torch.testing.assert_close(module(x), model(x))
     handle.remove()
     torch.testing.assert_close(module(x), torch.tanh(model[0](x)))
-    assert len(module._compiler.rewritings) == 2
+    assert len(module._calls.compiler.rewritings) == 2
 
 
 def test_a_hook_that_mixes_samples_is_refused_whenever_it_comes():

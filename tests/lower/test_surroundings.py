@@ -104,7 +104,7 @@ def test_one_call_at_a_time():
     model = nn.Linear(4, 3)
     module, x = dp_compile(model, "full", options=EAGER), torch.randn(5, 4)
     for _ in range(2):
-        with module._one_call, pytest.raises(ArgumentError, match="another call of it is under way"):
+        with module._calls._one_call, pytest.raises(ArgumentError, match="another call of it is under way"):
             module(x)
         assert model.weight.grad is None
         module(x).sum().backward()

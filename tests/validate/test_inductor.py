@@ -42,7 +42,7 @@ def test_random_numbers_are_the_same_in_both_runs():
     (validation,) = module.validations
     assert validation.complete, str(validation)
     assert validation.rounding == ()
-    assert len(module._compiler.checks[0]._draws.seeds) == 3
+    assert len(module._calls.compiler.checks[0]._draws.seeds) == 3
     checked = module.inner.weight.grad.clone()
     module.zero_grad()
     unchecked = dp_compile(module.original_module, "full", options=CompileOptions(verify="never"))

@@ -41,7 +41,7 @@ def captured() -> tuple[GraphCheck, Sequence[Any]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GraphCheck, "__call__", lambda _, given: inputs.append(given))
         module(torch.randn(2, 3, 8, 8)).square().sum().backward()
-    return module._compiler.checks[0], inputs[0]
+    return module._calls.compiler.checks[0], inputs[0]
 
 
 def test_a_relu_of_nearly_zero_is_no_alarm(captured):

@@ -55,7 +55,7 @@ class Captured:
     def __init__(self) -> None:
         self.module = dp_compile(make(), "full", options=EAGER, grouping="per-param")
         (self.inputs,) = self.record_inputs(self.module)
-        (self.check,) = self.module._compiler.checks
+        (self.check,) = self.module._calls.compiler.checks
         self.names = [n for n, _ in self.module.named_parameters()]
 
     @staticmethod

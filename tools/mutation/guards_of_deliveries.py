@@ -49,8 +49,8 @@ MUTANTS = (
     ),
     at_call(
         "a call that ran no graph of ours",
-        "lower/module.py",
-        "        if not self._compiler.has_run:\n            raise went_around()\n",
+        "lower/calls.py",
+        "        if not self.compiler.has_run:\n            raise went_around()\n",
         "",
         "falling_back_to_eager_is_refused",
     ),

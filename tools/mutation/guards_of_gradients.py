@@ -215,8 +215,8 @@ MUTANTS = (
     guard(
         "no loss scale in the weights",
         "passes/insert_clip_factors.py",
-        " * scales[:, 0, together[0] : together[-1] + 1].to(table.dtype)",
-        "",
+        "found = factors * scale",
+        "found = factors * 1",
         "a_mean_over_the_batch_is_undone_before_clipping",
     ),
     guard(
@@ -229,14 +229,14 @@ MUTANTS = (
     guard(
         "rounding noise blown up by auto-v",
         "clipping.py",
-        "threshold = (self.noise * info.eps * largest).clamp_min(threshold)",
-        "pass",
+        "torch.maximum(self.noise * info.eps * largest, (info.tiny * max_norm).clamp_min(info.tiny))",
+        "(info.tiny * max_norm).clamp_min(info.tiny)",
         "auto_v_does_not_blow_up_rounding_noise",
     ),
     guard(
         "auto-s without its stability constant",
         "clipping.py",
-        "max_norm / (norm + self.stability)",
+        "max_norm / (norm + self.gamma)",
         "max_norm / norm",
         "clipping_functions_keep_their_bound_from_nothing_to_the_largest_norm",
     ),

@@ -91,8 +91,8 @@ MUTANTS = (
     ),
     guard(
         "a refused model stays changed",
-        "lower/module.py",
-        "self._change.undo()",
+        "lower/calls.py",
+        "self.change.undo()",
         "pass",
         "a_refused_model_is_as_it_was",
     ),

@@ -35,8 +35,8 @@ MUTANTS = (
     ),
     Mutant(
         "an error at the first call leaves what it captured",
-        "dpgraph/lower/module.py",
-        "        self._change.redo(self._held, self._mechanism.trained)\n",
+        "dpgraph/lower/calls.py",
+        "            self.change.redo(self._model, self.mechanism.trained)\n",
         "",
         ("tests/lower/test_reversible.py::test_an_error_at_the_first_call_is_not_the_last_word",),
     ),
