@@ -28,6 +28,7 @@ Grouping = Literal["flat", "per-layer", "per-param"] | Mapping[str, str | Sequen
 BIAS = re.compile(r"(^|_)bias(_|$)")
 # Of a bound R between 2^-20 and 2^20, weights are taken as they are.
 FAR_EXPONENT = 20
+SMALLEST_BOUND, LARGEST_BOUND = 2.0**-100, 2.0**100
 NOT_CLIPPED = "a parameter whose group is not known could not be clipped"
 
 
@@ -72,6 +73,12 @@ class Mechanism:
             why="it is the bound on what a sample contributes, which the noise is scaled to",
             hint="1.0 is usual, and with automatic clipping it only scales the step",
         )
+        if not SMALLEST_BOUND <= max_grad_norm <= LARGEST_BOUND:
+            raise ArgumentError(
+                f"max_grad_norm is {max_grad_norm!r}",
+                why="so near the smallest or the largest numbers, products of gradients and factors lose digits",
+                fix="give a number from 2^-100 to 2^100, about 1e-30 to 1e30",
+            )
         found = replace(self, max_grad_norm=float(max_grad_norm))
         check_contract(found.clipping, found.max_group_norm, found.num_groups, found.dtypes)
         return found

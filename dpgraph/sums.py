@@ -10,7 +10,7 @@ __all__ = ["Sums", "check_sums"]
 HALF_ULP = 2.0**-24
 # Roundings that a part's sum is taken to go through beside those between the parts, in a run with and one without a
 # sample. A library's order of additions is not known: this is a model, tried by experiment.
-WITHIN_PART = 32
+WITHIN_PART = 256
 
 
 @dataclass(frozen=True, slots=True)

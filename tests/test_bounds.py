@@ -70,7 +70,7 @@ def test_the_bound_of_the_forward_is_the_bound_of_its_backward():
     torch.testing.assert_close([p.grad for p in model.parameters()], expected)
 
 
-@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, True, "1", None])
+@pytest.mark.parametrize("value", [0, -1.0, 1e-40, 1e40, math.nan, math.inf, True, "1", None])
 def test_what_is_no_bound_changes_nothing(value):
     module = dp_compile(layers(), "full", max_grad_norm=0.7, options=EAGER)
     with pytest.raises(ArgumentError, match="max_grad_norm"):
@@ -153,7 +153,7 @@ def test_the_noise_follows_the_bound():
     large = step(module, optimizer, 1e6)
     # the clipped gradients follow it too, so that all is larger by as much
     torch.testing.assert_close(large, 1e3 * small, rtol=1e-3, atol=1e3)
-    assert noise.scale == pytest.approx(1e6, rel=0.01)
+    assert noise.scale == pytest.approx(1e6, rel=0.02)
 
 
 def test_the_noise_of_a_step_is_that_of_its_largest_part():
@@ -167,10 +167,10 @@ def test_the_noise_of_a_step_is_that_of_its_largest_part():
 
 
 def test_noise_for_a_smaller_bound_is_refused():
-    module, optimizer, noise = make_private(sensitivity=1.01)
+    module, optimizer, noise = make_private(sensitivity=1.02)
     step(module, optimizer, 1.0)
     before = [p.detach().clone() for p in module.parameters()]
-    with pytest.raises(ArgumentError, match=r"scaled to a sensitivity of 1\.01") as caught:
+    with pytest.raises(ArgumentError, match=r"scaled to a sensitivity of 1\.02") as caught:
         step(module, optimizer, 1.1)
     assert "sensitivity=model" in caught.value.fix
     assert caught.value.place.parameter

@@ -214,7 +214,7 @@ def test_groups_share_the_bound():
     module = private(nn.Linear(4, 3), grouping="per-param", clipping="auto-v", max_grad_norm=2.0)
     module(torch.randn(1, 4)).sum().backward()
     total = math.sqrt(sum(p.grad.square().sum().item() for p in module.parameters()))
-    assert 2.0 <= module.sensitivity <= 2.0 * 1.004
+    assert 2.0 <= module.sensitivity <= 2.0 * 1.018
     assert total == pytest.approx(2.0, rel=1e-4)
 
 

@@ -233,7 +233,7 @@ def test_the_bound_holds_for_every_sample():
         for grouping in ("flat", "per-layer", "per-param"):
             model = mlp()
             module = dp_compile(model, "full", clipping=clipping, grouping=grouping, max_grad_norm=0.7, options=EAGER)
-            assert 0.7 <= module.sensitivity <= 0.7 * 1.004
+            assert 0.7 <= module.sensitivity <= 0.7 * 1.018
             for scale in (1e-4, 1.0, 1e4):
                 model.zero_grad()
                 squares(module(scale * rows(1, 4))).sum().backward()

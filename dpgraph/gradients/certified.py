@@ -27,13 +27,13 @@ __all__ = [
     "share_of_error",
 ]
 
-# What the norm of a clipped gradient may exceed its bound by, as a share: half of it by where the error of a square is
-# let pass, half by what is rounded after the norm: the norm itself, the factor, the product of factor and gradient.
+# What the norm of a clipped gradient may exceed its bound by, as a share: nearly all of it by where the error of a
+# square is let pass, the rest by what is rounded after that: the norm itself and the factor.
 DELTA = 2.0**-10
 # Half the distance from 1 to the next number of float64.
 HALF_ULP = 2.0**-53
 # An error of a square up to twice this share of it is let pass: sqrt(1 + 2 x) <= 1 + x.
-SHARE = DELTA / 2
+SHARE = 15 / 16 * DELTA
 # What is assumed of a number of products that is not known.
 MOST_PRODUCTS = 2**30
 # What underflow can take from a sum of squares in float64: 2^52 times the smallest subnormal number.
@@ -46,25 +46,33 @@ NOTHING = 2.0**-960
 class Certified:
     """A number for each sample: |true - value| <= share |value| + FLOOR + error.
 
-    value [B] and error [B], float64, error >= 0; None where nothing cancels. What is not finite in either says nothing,
-    and its sample is dropped.
+    What is not finite says nothing, and its sample is dropped.
+
+    Attributes:
+        value: the number, [B], float64.
+        error: [B], float64, >= 0; None where nothing cancels.
+        share: of the value.
+        lost: what the rounding of sums of the very gradient moves it by at most, as a norm [B]; None where nothing
+            cancels in them.
     """
 
     value: Tensor
     error: Tensor | None = None
     share: float = 2 * HALF_ULP
+    lost: Tensor | None = None
 
     def times(self, c: float) -> "Certified":
         """c times the number."""
         return Certified(c * self.value, None if self.error is None else abs(c) * self.error, self.share)
 
     def tensors(self) -> list[Tensor]:
-        """The value, and the error if there is one."""
-        return [self.value] if self.error is None else [self.value, self.error]
+        """The value, and the error and what is lost if there are such."""
+        return [x for x in (self.value, self.error, self.lost) if x is not None]
 
     def with_tensors(self, tensors: Iterator[Tensor]) -> "Certified":
         """The same of other tensors, in the order of `tensors`."""
-        return Certified(next(tensors), None if self.error is None else next(tensors), self.share)
+        value, error = next(tensors), None if self.error is None else next(tensors)
+        return Certified(value, error, self.share, None if self.lost is None else next(tensors))
 
 
 def rounding(count: int | torch.SymInt) -> float:
@@ -76,12 +84,21 @@ def rounding(count: int | torch.SymInt) -> float:
 
 
 def added_up(terms: Sequence[Certified]) -> tuple[Tensor, Tensor]:
-    """The sum of the numbers, which may be of either sign and cancel, [B], and all that it may be off by, [B]."""
+    """The sum of the numbers, which may be of either sign and cancel, [B], and all that it may be off by, [B].
+
+    They are what the square of a norm n is the sum of, and with what is lost of the gradient, of norm e, it may come to
+    (n + e)^2.
+    """
     # Stacked, and not added one by one: a fused chain of additions would put every term off to the last one.
     values, errors = torch.stack([t.value for t in terms]), [t.error for t in terms if t.error is not None]
     share = max(t.share for t in terms) + rounding(len(terms))
     error = share * values.abs().sum(0) + FLOOR * len(terms)
-    return values.sum(0), error + torch.stack(errors).sum(0) if errors else error
+    error = error + torch.stack(errors).sum(0) if errors else error
+    square, lost = values.sum(0), [t.lost for t in terms if t.lost is not None]
+    if lost:
+        lost_sq = torch.stack(lost).square().sum(0)
+        error = error + 2 * ((square + error).clamp_min(0) * lost_sq).sqrt() + lost_sq
+    return square, error
 
 
 def clipping_norm(square: Tensor, error: Tensor) -> Tensor:

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from dpgraph.gradients.certified import Certified
 from dpgraph.gradients.dense import Dense
-from dpgraph.gradients.forms import Form, accumulated, beside, in_float64, mask_samples, weigh_samples
+from dpgraph.gradients.forms import (
+    Form,
+    accumulated,
+    beside,
+    chain_of,
+    in_float64,
+    mask_samples,
+    weigh_samples,
+)
 from dpgraph.gradients.gram import total_size
 from dpgraph.gradients.outer import Outer
 from dpgraph.torch_compat import size_hint
@@ -64,6 +72,11 @@ class Convolved(Form):
             return self.products().product(other.products() if isinstance(other, Convolved) else other)
         own = Dense(in_float64(self).materialise())
         return own.product(own if other is self else Dense(in_float64(other).materialise()))
+
+    @property
+    def num_roundings(self) -> int:
+        images, space = self.sides[0].shape[1], self.sides[0].shape[3:]
+        return 2 + chain_of(images * math.prod(space))
 
     def weighted_sum(self, w: Tensor) -> Tensor:
         image = mask_samples(accumulated(self.image), beside(self.image, w))

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from dpgraph.gradients.certified import Certified, rounding
-from dpgraph.gradients.forms import Form, weigh_samples
+from dpgraph.gradients.forms import Form, summed, weigh_samples
 
 __all__ = ["Dense"]
 
@@ -19,6 +20,8 @@ class Dense(Form):
     Cheap where the parameter is small (biases, the affine part of norms), or where it is smaller than the activations
     that made it.
     """
+
+    is_held: ClassVar[bool] = True
 
     g: Tensor
 
@@ -40,9 +43,13 @@ class Dense(Form):
         product = g * (g if other is self else other.g.double())
         return product.flatten(1).sum(1) if product.ndim > 1 else product
 
+    @property
+    def num_roundings(self) -> int:
+        return 2
+
     def weighted_sum(self, w: Tensor) -> Tensor:
         # sum_b w_b g_b
-        return weigh_samples(self.g, w).sum(0)
+        return summed(weigh_samples(self.g, w))
 
     def materialise(self) -> Tensor:
         return self.g

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,15 +17,20 @@ __all__ = [
     "Gradient",
     "accumulated",
     "beside",
+    "chain_of",
     "in_float64",
     "mask_samples",
     "materialise",
     "norm_sq_terms",
+    "summed",
     "tensors_of",
     "weigh_samples",
     "weighted_sum",
     "with_tensors",
 ]
+
+# Products that a library adds up in a row, before the sum goes to memory.
+BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,8 @@ class Form(ABC):
 
     Every method treats a sample by itself: a value that is not finite in one sample never reaches another one's.
     """
+
+    is_held: ClassVar[bool] = False  # whether what is squared is what is added up
 
     @abstractmethod
     def norm_sq(self) -> Certified:
@@ -57,6 +65,11 @@ class Form(ABC):
 
         The form that holds less asks the other one: a table's rows look theirs up in whatever it is.
         """
+
+    @property
+    @abstractmethod
+    def num_roundings(self) -> int:
+        """How many roundings, at most, a sample's own terms pass through in `weighted_sum`, in float32 or better."""
 
     @abstractmethod
     def weighted_sum(self, w: Tensor) -> Tensor:
@@ -88,11 +101,27 @@ def materialise(gradient: Gradient) -> Tensor:
 
 def norm_sq_terms(gradient: Gradient) -> list[Certified]:
     """What |sum_i G_i|^2 = sum_i |G_i|^2 + 2 sum_{i<j} <G_i, G_j> is the sum of."""
-    if len(gradient) == 1:
+    if len(gradient) == 1 and gradient[0].is_held:
         return [gradient[0].norm_sq()]
     squares, sizes = zip(*(form.norm_sq_and_size() for form in gradient), strict=True)
     pairs = combinations(zip(gradient, sizes, strict=True), 2)
-    return [*squares, *(g.dot(h, of_g * of_h).times(2) for (g, of_g), (h, of_h) in pairs)]
+    lost = [(f.num_roundings + len(gradient)) * half_ulp(f) * size for f, size in zip(gradient, sizes, strict=True)]
+    first = replace(squares[0], lost=sum(lost[1:], start=lost[0]))
+    return [first, *squares[1:], *(g.dot(h, of_g * of_h).times(2) for (g, of_g), (h, of_h) in pairs)]
+
+
+def half_ulp(form: Form) -> float:
+    """Half the distance of 1 to the next number, where the form is weighed and added up."""
+    floating = [x for x in tensors_of((form,)) if x.is_floating_point()]
+    return max(torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps for x in floating) / 2
+
+
+def chain_of(positions: int | torch.SymInt) -> int:
+    """Roundings in a sum of products over so many positions: a library adds up no more than `BLOCK` in a row.
+
+    That is a model, for which see docs/arithmetic.md.
+    """
+    return min(positions, BLOCK) if isinstance(positions, int) else BLOCK
 
 
 def weighted_sum(gradient: Gradient, w: Tensor) -> Tensor:
@@ -141,6 +170,12 @@ def beside(x: Tensor, w: Tensor) -> Tensor:
 def mask_samples(x: Tensor, w: Tensor) -> Tensor:
     """x [B, ...] with zeros for the samples of weight 0, w [B, 1, ..., 1]: 0 * inf would be NaN for all of them."""
     return torch.where(w != 0, x, 0)
+
+
+def summed(x: Tensor) -> Tensor:
+    """The sum over the samples, of x's dtype: added up in float64, and so rounded once."""
+    total: Tensor = x.sum(0, dtype=torch.float64).to(x.dtype)
+    return total
 
 
 def weigh_samples(x: Tensor, w: Tensor) -> Tensor:

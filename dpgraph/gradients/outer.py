@@ -8,11 +8,15 @@ from torch import Tensor
 
 from dpgraph.gradients.certified import Certified
 from dpgraph.gradients.dense import Dense
-from dpgraph.gradients.forms import Form, accumulated, beside, in_float64, mask_samples
+from dpgraph.gradients.forms import Form, accumulated, beside, chain_of, in_float64, mask_samples
 from dpgraph.gradients.ghost_norm import ghost_norm_sq
 from dpgraph.gradients.gram import gram_dot, total_size
 
 __all__ = ["Outer"]
+
+# Products with so few rows or columns a library adds up position by position, over the whole batch; they are taken in
+# float64, which costs little.
+THIN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +51,22 @@ class Outer(Form):
             case _:
                 return other.product(self)
 
+    @property
+    def num_roundings(self) -> int:
+        return 3 if self._is_thin else 2 + chain_of(self.u.shape[1])
+
+    @property
+    def _is_thin(self) -> bool:
+        return any(isinstance(size, int) and size <= THIN for size in (self.u.shape[2], self.v.shape[2]))
+
     def weighted_sum(self, w: Tensor) -> Tensor:
         # sum_{b,t} u_bt (w_b v_bt)^T, one matrix product
         w = beside(self.u, w)
         u, v = mask_samples(accumulated(self.u), w), mask_samples(accumulated(self.v), w)
         scale = w.to(u.dtype)
         u, v = (u * scale, v) if u.shape[-1] < v.shape[-1] else (u, v * scale)
+        if self._is_thin:
+            return Outer(u.double(), v.double(), self.shape).total().to(u.dtype)
         return Outer(u, v, self.shape).total()
 
     def total(self) -> Tensor:

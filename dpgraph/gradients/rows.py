@@ -49,11 +49,19 @@ class Rows(Form):
                 picked = h.gather(1, self.index.unsqueeze(2).expand(-1, -1, h.shape[2]))
                 return (self.v.double() * picked.double()).sum((1, 2))
 
+    @property
+    def num_roundings(self) -> int:
+        return 2
+
     def weighted_sum(self, w: Tensor) -> Tensor:
         # sum_{b,t} w_b v_bt, added to row index_bt
-        v = weigh_samples(self.v, w)
-        table = v.new_zeros(self.num_rows, v.shape[-1])
-        return table.index_put((self.index,), v, accumulate=True)
+        v, index = weigh_samples(self.v, w).flatten(0, 1), self.index.flatten()
+        # One by one, rounding would grow with their number. So the uses of a row are added up in float64 at one of
+        # them, whichever it is, and the others add zeros.
+        uses = torch.arange(index.shape[0], device=index.device)
+        of_row = index.new_zeros(self.num_rows).index_put((index,), uses)
+        sums = v.new_zeros(v.shape, dtype=torch.float64).index_put((of_row[index],), v.double(), accumulate=True)
+        return v.new_zeros(self.num_rows, v.shape[1]).index_put((index,), sums.to(v.dtype), accumulate=True)
 
     def materialise(self) -> Tensor:
         # [B, num_rows, d]

@@ -210,8 +210,11 @@ def make_report(
 ) -> Report:
     """Partition the captured graph and the rewritten one, and compare them."""
     sizes = {name: p.numel() * p.element_size() for name, p in model.named_parameters()}
+    trained = sum(sizes[name] for name in mechanism.trained)
     counts = {name: p.numel() for name, p in model.named_parameters()}
-    gradients = Comparison(sum(sizes.values()), sum(sizes[name] for name in mechanism.trained))
+    # gradients of half-precision parameters are in float32 when they are sums of clipped ones
+    own = [p.numel() * max(p.element_size(), 4) for name, p in model.named_parameters() if name in mechanism.trained]
+    gradients = Comparison(sum(sizes.values()), sum(own))
     return Report(
         mode=mechanism.mode,
         trained_parameters=sum(counts[name] for name in mechanism.trained),
@@ -219,7 +222,7 @@ def make_report(
         saved_activations=_compare_saved(rewriting, options),
         saved_without_recomputation=_compare_saved(rewriting, None),
         gradients=gradients,
-        optimizer_state=Comparison(ADAM_MOMENTS * gradients.full, ADAM_MOMENTS * gradients.compiled),
+        optimizer_state=Comparison(ADAM_MOMENTS * gradients.full, ADAM_MOMENTS * trained),
         all_reduce=gradients,
         freezing=find_freezing(model, mechanism.trained),
         source=Source(rewriting, mechanism, options, measure),

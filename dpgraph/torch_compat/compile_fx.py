@@ -30,6 +30,7 @@ from torch.fx import GraphModule
 from torch.fx._lazy_graph_module import _use_lazy_graph_module
 
 from dpgraph.torch_compat.donations import keep_what_is_saved_twice
+from dpgraph.torch_compat.engine import without_autocast
 from dpgraph.torch_compat.layouts import saves_varying_views
 
 __all__ = ["compile_fx_with_writes_returned"]
@@ -77,7 +78,7 @@ def compile_fx_with_writes_returned(
             key = f"{torch.compiler.config.cache_key_tag}{keep_what_is_saved_twice(half)}"
             with torch.compiler.config.patch(cache_key_tag=key):  # type: ignore[attr-defined]
                 run = steps.compile_fx_backward(half, half_inputs, compiler_config_extra=extra, inner_compile=inner)
-            return _boxed(lambda args: around(run(args)))
+            return _boxed(without_autocast(lambda args: around(run(args))))
 
         backend = aot_autograd(
             fw_compiler=compile_forward,

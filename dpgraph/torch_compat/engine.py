@@ -1,10 +1,11 @@
-"""What autograd's engine tells of the backward that is under way."""
+"""What is under way around a backward: autograd's engine, and autocast."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-__all__ = ["backward_under_way", "will_accumulate"]
+__all__ = ["backward_under_way", "will_accumulate", "without_autocast"]
 
 
 def will_accumulate(node: Any) -> bool:
@@ -22,3 +23,16 @@ def will_accumulate(node: Any) -> bool:
 def backward_under_way() -> int:
     """The number of the backward under way; -1 if there is none."""
     return int(torch._C._current_graph_task_id())
+
+
+def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which an autocast that happens to be on where it is called does not reach.
+
+    A graph has its casts as operators; one more would round what is summed to half precision.
+    """
+
+    def run(*args: Any) -> Any:
+        with torch._C._DisableAutocast():
+            return function(*args)
+
+    return run

@@ -27,6 +27,7 @@ from dpgraph.torch_compat import aliases, drawn_once, once, own_memory
 from dpgraph.torch_compat.aliases import restore_aliases
 from dpgraph.torch_compat.compile_fx import compile_fx_with_writes_returned
 from dpgraph.torch_compat.drawn_once import LEAST_BUDGET, keep_random_values
+from dpgraph.torch_compat.engine import without_autocast
 from dpgraph.torch_compat.tracing import LEFT_WHOLE, decompositions
 
 __all__ = [
@@ -126,7 +127,7 @@ def compile_eager(
 
     def run_backward(half: GraphModule, _: Sequence[Any]) -> Compiled:
         run = _for_any_strides(half)
-        return make_boxed_func(lambda *args: around(run.forward(*args)))
+        return make_boxed_func(without_autocast(lambda *args: around(run.forward(*args))))
 
     backend = aot_autograd(
         fw_compiler=run_forward,

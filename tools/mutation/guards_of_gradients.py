@@ -51,15 +51,15 @@ MUTANTS = (
     guard(
         "rows of a table are not masked",
         "gradients/rows.py",
-        "v = weigh_samples(self.v, w)",
-        "v = self.v * w.to(self.v.dtype).reshape(-1, 1, 1)",
+        "weigh_samples(self.v, w)",
+        "(self.v * w.to(self.v.dtype).reshape(-1, 1, 1))",
         NONFINITE,
     ),
     guard(
         "materialised gradients are not masked",
         "gradients/dense.py",
-        "return weigh_samples(self.g, w).sum(0)",
-        "return (self.g * w.to(self.g.dtype).reshape(-1, *[1] * (self.g.ndim - 1))).sum(0)",
+        "summed(weigh_samples(self.g, w))",
+        "summed(self.g * w.to(self.g.dtype).reshape(-1, *[1] * (self.g.ndim - 1)))",
         NONFINITE,
     ),
     guard(
@@ -103,8 +103,8 @@ MUTANTS = (
     guard(
         "no cross term of tied uses",
         "gradients/forms.py",
-        "return [*squares, *(g.dot(h, of_g * of_h).times(2) for (g, of_g), (h, of_h) in pairs)]",
-        "return [*squares]",
+        ", *(g.dot(h, of_g * of_h).times(2) for (g, of_g), (h, of_h) in pairs)]",
+        "]",
         "uses_of_a_tied_parameter_meet_in_the_norm",
     ),
     guard(
@@ -134,6 +134,34 @@ MUTANTS = (
         "torch.where(error <= 2 * SHARE * square, square, square + error)",
         "square.clamp_min(0)",
         "arithmetic/test_holes.py::test_cancellation",
+    ),
+    by(
+        "what rounding takes from terms that cancel",
+        "gradients/forms.py",
+        "first = replace(squares[0], lost=sum(lost[1:], start=lost[0]))",
+        "first = squares[0]",
+        "arithmetic/test_sums.py::test_terms_of_a_sample_that_cancel",
+    ),
+    by(
+        "thin products are added up position by position",
+        "gradients/outer.py",
+        "        if self._is_thin:\n",
+        "        if False:\n",
+        "arithmetic/test_sums.py::test_one_sample_decides_how_the_others_are_rounded",
+    ),
+    by(
+        "uses of a row are added up one by one",
+        "gradients/rows.py",
+        "dtype=torch.float64).index_put((of_row[index],), v.double()",
+        "dtype=v.dtype).index_put((of_row[index],), v",
+        "arithmetic/test_sums.py::test_one_sample_decides_how_the_others_are_rounded",
+    ),
+    by(
+        "an autocast reaches the backward",
+        "torch_compat/engine.py",
+        "        with torch._C._DisableAutocast():\n            return function(*args)",
+        "        return function(*args)",
+        "arithmetic/test_sums.py::test_autocast_around_the_backward_alone",
     ),
     by(
         "a factor that is no ordinary number",

@@ -1,8 +1,10 @@
 """Guards of the mechanism and of what surrounds the graph: thresholds, groups, capture, the module."""
 
-from tools.mutation.guard import guard
+from tools.mutation.guard import Mutant, guard
 
 __all__ = ["MUTANTS"]
+
+CHECKS = ("tests/test_checks.py::test_what_is_no_such_value_is_refused_by_its_name",)
 
 MUTANTS = (
     guard(
@@ -33,19 +35,40 @@ MUTANTS = (
         "exact = self",
         "groups_share_the_bound",
     ),
-    guard(
-        "a threshold that is not finite",
-        "mechanism.py",
-        "math.isfinite(max_grad_norm) and max_grad_norm > 0",
-        "max_grad_norm > 0",
-        "a_threshold_that_bounds_nothing_is_refused",
+    Mutant(
+        "a number that is not finite",
+        "dpgraph/checks.py",
+        "math.isfinite(value) and value > 0",
+        "value > 0",
+        CHECKS,
     ),
-    guard(
-        "a threshold of zero",
-        "mechanism.py",
-        "math.isfinite(max_grad_norm) and max_grad_norm > 0",
-        "math.isfinite(max_grad_norm) and max_grad_norm >= 0",
-        "a_threshold_that_bounds_nothing_is_refused",
+    Mutant(
+        "zero is above zero",
+        "dpgraph/checks.py",
+        "math.isfinite(value) and value > 0",
+        "math.isfinite(value) and value >= 0",
+        CHECKS,
+    ),
+    Mutant(
+        "a bound among the largest numbers",
+        "dpgraph/mechanism.py",
+        "if not SMALLEST_BOUND <= max_grad_norm <= LARGEST_BOUND:",
+        "if False:",
+        ("tests/test_bounds.py::test_what_is_no_bound_changes_nothing",),
+    ),
+    Mutant(
+        "noise of a smaller bound",
+        "dpgraph/privacy/stepping.py",
+        "    if delivered > covered:\n",
+        "    if False:\n",
+        ("tests/test_bounds.py::test_noise_for_a_smaller_bound_is_refused",),
+    ),
+    Mutant(
+        "graphs with the bound that they were captured with",
+        "dpgraph/lower/calls.py",
+        "self.mechanism, self.mechanism.with_bound(max_grad_norm)",
+        "self.mechanism, self.mechanism",
+        ("tests/test_bounds.py::test_every_clipping_function_has_it_as_an_input",),
     ),
     guard(
         "a sample is counted once for each group",
