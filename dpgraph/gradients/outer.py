@@ -65,13 +65,12 @@ class Outer(Form):
         u, v = mask_samples(accumulated(self.u), w), mask_samples(accumulated(self.v), w)
         scale = w.to(u.dtype)
         u, v = (u * scale, v) if u.shape[-1] < v.shape[-1] else (u, v * scale)
-        if self._is_thin:
-            return Outer(u.double(), v.double(), self.shape).total().to(u.dtype)
         return Outer(u, v, self.shape).total()
 
     def total(self) -> Tensor:
         """sum_b G_b, [*shape]."""
-        total = self.u.reshape(-1, self.u.shape[-1]).mT @ self.v.reshape(-1, self.v.shape[-1])
+        u, v = (x.flatten(0, 1).double() if self._is_thin else x.flatten(0, 1) for x in (self.u, self.v))
+        total = (u.mT @ v).to(self.u.dtype)
         return total if self.shape is None else total.reshape(self.shape)
 
     def materialise(self) -> Tensor:
