@@ -8,8 +8,8 @@ __all__ = ["Sums", "check_sums"]
 
 # Half the distance from 1 to the next number of float32, in which gradients are summed, or better.
 HALF_ULP = 2.0**-24
-# Roundings that a part's sum is taken to go through beside those between the parts, in a run with and one without a
-# sample. A library's order of additions is not known: this is a model, tried by experiment.
+# Roundings that a part's sum is taken to go through beside those between the parts. A library does not document its
+# order of additions: this is what experiments show (tools/depth_of_sums.py) for up to 12,000 positions of all samples.
 WITHIN_PART = 256
 
 
