@@ -19,7 +19,7 @@ from torch.utils._sympy.functions import FloorDiv, Mod
 
 from dpgraph.torch_compat.capture_env import begin_capture
 from dpgraph.torch_compat.drawn_once import draws_numbers
-from dpgraph.torch_compat.engine import backward_under_way, will_accumulate
+from dpgraph.torch_compat.engine import backward_under_way, will_accumulate, without_autocast
 from dpgraph.torch_compat.kernel_choice import chooses_kernel
 from dpgraph.torch_compat.lowering import compile_eager, compile_inductor, partition, partition_for_inductor, schedule
 from dpgraph.torch_compat.native import compile_native
@@ -31,7 +31,6 @@ from dpgraph.torch_compat.replay import (
     compile_part,
     draw_from_seed,
     draw_seeds,
-    without_autocast,
 )
 from dpgraph.torch_compat.side_effects import (
     InputSource,

@@ -78,7 +78,12 @@ def compile_fx_with_writes_returned(
             key = f"{torch.compiler.config.cache_key_tag}{keep_what_is_saved_twice(half)}"
             with torch.compiler.config.patch(cache_key_tag=key):  # type: ignore[attr-defined]
                 run = steps.compile_fx_backward(half, half_inputs, compiler_config_extra=extra, inner_compile=inner)
-            return _boxed(without_autocast(lambda args: around(run(args))))
+
+            def call(args: list[Any]) -> list[Any]:
+                with without_autocast():
+                    return around(run(args))
+
+            return _boxed(call)
 
         backend = aot_autograd(
             fw_compiler=compile_forward,

@@ -1,6 +1,5 @@
 """What is under way around a backward: autograd's engine, and autocast."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,14 +24,6 @@ def backward_under_way() -> int:
     return int(torch._C._current_graph_task_id())
 
 
-def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, which an autocast that happens to be on where it is called does not reach.
-
-    A graph has its casts as operators; one more would round what is summed to half precision.
-    """
-
-    def run(*args: Any) -> Any:
-        with torch._C._DisableAutocast():
-            return function(*args)
-
-    return run
+def without_autocast() -> Any:
+    """Within, operators run in the dtypes of their operands: a traced graph holds its casts itself."""
+    return torch._C._DisableAutocast()

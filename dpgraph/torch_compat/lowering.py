@@ -127,7 +127,12 @@ def compile_eager(
 
     def run_backward(half: GraphModule, _: Sequence[Any]) -> Compiled:
         run = _for_any_strides(half)
-        return make_boxed_func(without_autocast(lambda *args: around(run.forward(*args))))
+
+        def call(*args: Any) -> list[Any]:
+            with without_autocast():
+                return around(run.forward(*args))
+
+        return make_boxed_func(call)
 
     backend = aot_autograd(
         fw_compiler=run_forward,

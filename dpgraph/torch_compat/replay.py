@@ -21,7 +21,6 @@ __all__ = [
     "compile_part",
     "draw_from_seed",
     "draw_seeds",
-    "without_autocast",
 ]
 
 INDUCTOR_RANDOM = inductor_prims.random
@@ -86,8 +85,3 @@ def compile_part(part: GraphModule) -> Callable[..., Any]:
         part = torch._inductor.compile_fx._recursive_joint_graph_passes(part)
         compiled: Callable[..., Any] = torch._inductor.compile_fx.compile_fx_inner(part, inputs)
     return compiled
-
-
-def without_autocast() -> Any:
-    """Within, operators run in the dtypes of their operands: a traced graph holds its casts itself."""
-    return torch._C._DisableAutocast()
