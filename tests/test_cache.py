@@ -36,7 +36,13 @@ def test_the_second_compilation_is_looked_up_whatever_size_comes_first():
 
 
 @pytest.mark.inductor
-@pytest.mark.parametrize("other", [{"clipping": "abadi"}, {"max_grad_norm": 0.3}, {"mode": "bitfit"}], ids=str)
+@pytest.mark.parametrize("other", [{"clipping": "abadi"}, {"grouping": "per-layer"}, {"mode": "bitfit"}], ids=str)
 def test_another_mechanism_is_another_program(other):
     compile_and_count()
     assert compile_and_count(**other)["miss"] > 0
+
+
+@pytest.mark.inductor
+def test_another_bound_is_the_same_program():
+    compile_and_count()
+    assert compile_and_count(max_grad_norm=0.3) == {"hit": 2, "miss": 0, "bypass": 0}

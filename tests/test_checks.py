@@ -84,4 +84,4 @@ def test_numbers_of_numpy_are_numbers(number):
     require_share("x", number, why="")
     require_probability("x", number, why="", may_be_one=False)
     require_count("n", np.int64(3), why="")
-    assert compile_with(max_grad_norm=number).sensitivity == pytest.approx(0.5, rel=0.01)
+    assert compile_with(max_grad_norm=number).sensitivity == pytest.approx(0.5, rel=0.02)

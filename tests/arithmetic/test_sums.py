@@ -45,7 +45,7 @@ def in_groups(w, x, c):
 OPPOSITE = {
     "bias": ((3,), several_biases, 2),
     "product": ((2, 2), several_products, 2),
-    "many products": ((4, 4), several_products, 16),
+    "many products": ((4, 4), several_products, 8),
     "row": ((4, 4), looked_up, 2),
     "positions": ((4, 4), one_product, 3),
     "wide": ((24, 20), one_product, 40),
