@@ -14,6 +14,27 @@ from dpgraph.gradients.outer import Outer
 __all__ = ["Rows"]
 
 
+def _table_of_rows(index: Tensor, v: Tensor, num_rows: int) -> Tensor:
+    """A table [num_rows, d] of zeros to whose row index_n v_n is added, of index [N] and v [N, d].
+
+    One by one, rounding would grow with N. So the uses of a row are added up in float64 at one of them, whichever it
+    is, and the others add zeros.
+    """
+    uses = torch.arange(index.shape[0], device=index.device)
+    of_row = index.new_zeros(num_rows).index_put((index,), uses)
+    sums = v.new_zeros(v.shape, dtype=torch.float64).index_put((of_row[index],), v.double(), accumulate=True)
+    return v.new_zeros(num_rows, v.shape[1]).index_put_((index,), sums.to(v.dtype), accumulate=True)
+
+
+torch.library.custom_op(
+    "dpgraph::table_of_rows",
+    _table_of_rows,
+    mutates_args=(),
+    schema="(Tensor index, Tensor v, SymInt num_rows) -> Tensor",
+    tags=(torch.Tag.flexible_layout,),
+).register_fake(lambda _, v, num_rows: v.new_empty(num_rows, v.shape[1]))
+
+
 @dataclass(frozen=True, slots=True)
 class Rows(Form):
     """G_b[n] = sum_t [index_bt = n] v_bt: `Outer` with one-hot u, for a table [num_rows, d].
@@ -55,13 +76,9 @@ class Rows(Form):
 
     def weighted_sum(self, w: Tensor) -> Tensor:
         # sum_{b,t} w_b v_bt, added to row index_bt
-        v, index = weigh_samples(self.v, w).flatten(0, 1), self.index.flatten()
-        # One by one, rounding would grow with their number. So the uses of a row are added up in float64 at one of
-        # them, whichever it is, and the others add zeros.
-        uses = torch.arange(index.shape[0], device=index.device)
-        of_row = index.new_zeros(self.num_rows).index_put((index,), uses)
-        sums = v.new_zeros(v.shape, dtype=torch.float64).index_put((of_row[index],), v.double(), accumulate=True)
-        return v.new_zeros(self.num_rows, v.shape[1]).index_put((index,), sums.to(v.dtype), accumulate=True)
+        v = weigh_samples(self.v, w).flatten(0, 1)
+        table: Tensor = torch.ops.dpgraph.table_of_rows(self.index.flatten(), v, self.num_rows)
+        return table
 
     def materialise(self) -> Tensor:
         # [B, num_rows, d]
