@@ -9,6 +9,7 @@ from dpgraph.capture.arguments import Arguments
 from dpgraph.capture.batch import BatchDims, check_batch_dims
 from dpgraph.checks import require_flag
 from dpgraph.clipping import ClippingFunction
+from dpgraph.lower.calls import Calls
 from dpgraph.lower.module import DPModule
 from dpgraph.lower.probed import LossFunction
 from dpgraph.lower.reversible import ReversibleChange
@@ -98,7 +99,8 @@ def dp_compile(
         )
         check_reparametrised(model, mechanism.trained)
         change.train_only(model, mechanism.trained)
-        module = DPModule(model, mechanism, chosen, loss_fn=loss_fn, batch_dims=batch_dims, change=change)
+        calls = Calls(model, mechanism, chosen, loss_fn=loss_fn, batch_dims=batch_dims, change=change)
+        module = DPModule(model, calls)
     except Exception:
         change.undo()
         raise

@@ -105,12 +105,12 @@ def norm_sq_terms(gradient: Gradient) -> list[Certified]:
         return [gradient[0].norm_sq()]
     squares, sizes = zip(*(form.norm_sq_and_size() for form in gradient), strict=True)
     pairs = combinations(zip(gradient, sizes, strict=True), 2)
-    lost = [(f.num_roundings + len(gradient)) * half_ulp(f) * size for f, size in zip(gradient, sizes, strict=True)]
+    lost = [(f.num_roundings + len(gradient)) * _half_ulp(f) * size for f, size in zip(gradient, sizes, strict=True)]
     first = replace(squares[0], lost=sum(lost[1:], start=lost[0]))
     return [first, *squares[1:], *(g.dot(h, of_g * of_h).times(2) for (g, of_g), (h, of_h) in pairs)]
 
 
-def half_ulp(form: Form) -> float:
+def _half_ulp(form: Form) -> float:
     """Half the distance of 1 to the next number, where the form is weighed and added up."""
     floating = [x for x in tensors_of((form,)) if x.is_floating_point()]
     return max(torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps for x in floating) / 2

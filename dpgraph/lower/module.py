@@ -7,14 +7,12 @@ import torch
 from torch import nn
 
 from dpgraph.capture.arguments import Arguments
-from dpgraph.capture.batch import BatchDims
 from dpgraph.errors import ArgumentError
 from dpgraph.lower.calls import Calls
 from dpgraph.lower.one_step import measure_one_step
 from dpgraph.lower.own_class import class_like
-from dpgraph.lower.probed import LossFunction, check_targets
+from dpgraph.lower.probed import check_targets
 from dpgraph.lower.released import Released, SaysNorms
-from dpgraph.lower.reversible import ReversibleChange
 from dpgraph.mechanism import Mechanism
 from dpgraph.options import CompileOptions
 from dpgraph.passes.pipeline import Rewriting
@@ -44,25 +42,15 @@ class DPModule(SaysNorms, nn.Module):
     batch of one is a batch, in which figures that samples meet in are returned as NaN.
     """
 
-    def __new__(cls, model: nn.Module, *_: Any, loss_fn: LossFunction | None = None, **__: Any) -> "DPModule":
-        return super().__new__(class_like(cls, model, takes_targets=loss_fn is not None))
+    def __new__(cls, model: nn.Module, calls: Calls) -> "DPModule":
+        return super().__new__(class_like(cls, model, takes_targets=calls.loss_fn is not None))
 
-    def __init__(
-        self,
-        model: nn.Module,
-        mechanism: Mechanism,
-        options: CompileOptions,
-        *,
-        loss_fn: LossFunction | None,
-        batch_dims: BatchDims,
-        change: ReversibleChange,
-    ) -> None:
+    def __init__(self, model: nn.Module, calls: Calls) -> None:
         super().__init__()
         for registry in SHARED_REGISTRIES:
             self.__dict__[registry] = model.__dict__[registry]
         self.training = model.training
-        self._held = model
-        self._calls = Calls(model, mechanism, options, loss_fn=loss_fn, batch_dims=batch_dims, change=change)
+        self._held, self._calls = model, calls
         self._reported: tuple[Rewriting, Report] | None = None
         self._is_made = True
 
@@ -217,4 +205,4 @@ def _make_module(
     rest["change"].remember()
     if is_withdrawn:
         rest["change"].redo(model, mechanism.trained)
-    return DPModule(model, mechanism, options, **rest)
+    return DPModule(model, Calls(model, mechanism, options, **rest))
